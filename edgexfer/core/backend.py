@@ -1,0 +1,134 @@
+"""What a runtime must offer, as protocols: a backend is a module, a session is a loaded artefact.
+
+``backends/NAME.py`` is the whole of backend NAME. Making an artefact (``compile``) and running it
+(``load``) are separate acts, so that each can be timed and each can live in its own process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from edgexfer.core.errors import BackendError, nearest
+
+try:
+    from typing import Protocol
+except ImportError:  # pragma: no cover - Python 3.7 and older are not supported
+    raise
+
+BACKENDS = ("onnxruntime", "openvino", "tensorrt", "torch", "null")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and element type of one input or output.
+
+    Attributes:
+        name: as it stands in the artefact.
+        shape: sizes of the dimensions; -1 for one that is free (the batch).
+        dtype: numpy's name of the element type, such as ``float32``.
+    """
+
+    name: str
+    shape: Tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an artefact is to be run.
+
+    Attributes:
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; a backend makes it explicit, so that a
+            runtime cannot choose another one in silence.
+        threads: threads of the runtime; 0 leaves the choice to it.
+        device: the runtime's own word for the device, such as ``CPU`` or ``GPU``.
+        options: further options of the backend, by the names in its ``OPTIONS``.
+    """
+
+    precision: str = "fp32"
+    threads: int = 0
+    device: str = "CPU"
+    options: Dict[str, Any] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """A loaded artefact.
+
+    Attributes:
+        inputs: what ``run`` takes.
+        outputs: what ``run`` gives.
+        active: facts of what really runs, read back from the runtime: at least ``provider`` and
+            ``precision``; both as strings.
+    """
+
+    inputs: Tuple[TensorSpec, ...]
+    outputs: Tuple[TensorSpec, ...]
+    active: Dict[str, Any]
+
+    def run(self, feed: Mapping[str, Any]) -> Dict[str, Any]:
+        """Run once on numpy arrays by input name; returns when all outputs are on the host."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the runtime's memory."""
+        ...
+
+
+class Backend(Protocol):
+    """The functions and constants of a module in ``backends/``.
+
+    Attributes:
+        NAME: the module's own name.
+        OPTIONS: names of the options that a plan may carry, each with one line on what it does.
+    """
+
+    NAME: str
+    OPTIONS: Dict[str, str]
+
+    def unavailable(self) -> Optional[str]:
+        """Say why the runtime cannot be used here, ``None`` when it can."""
+        ...
+
+    def versions(self) -> Dict[str, str]:
+        """Return versions of the runtime's libraries, by name."""
+        ...
+
+    def compile(self, model: Path, out: Path, plan: Plan) -> Path:
+        """Turn an exchanged model file into what ``load`` takes, and return its path.
+
+        A runtime that loads the exchanged file itself returns ``model``.
+        """
+        ...
+
+    def load(self, artefact: Path, plan: Plan) -> Session:
+        """Load an artefact.
+
+        Raises:
+            BackendError: it cannot be loaded as the plan says.
+        """
+        ...
+
+
+def get_backend(name: str) -> Backend:
+    """Return the module ``edgexfer.backends.NAME`` after asking whether its runtime is here.
+
+    Raises:
+        BackendError: no such backend, or its runtime is missing.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"backend {name!r} is unknown", nearest(name, BACKENDS))
+    module: Any = importlib.import_module(f"edgexfer.backends.{name}")
+    reason = module.unavailable()
+    if reason is not None:
+        raise BackendError(f"backend {name}: {reason}", install_hint(name))
+    return module  # type: ignore[no-any-return]
+
+
+def install_hint(name: str) -> str:
+    """Return the command that installs a backend's runtime."""
+    packages = {"tensorrt": "pip install 'edgexfer[tensorrt]', or on a Jetson: sudo apt install python3-libnvinfer"}
+    return packages.get(name, f"pip install {name}")

@@ -1,0 +1,276 @@
+"""The bundle: the sealed folder that goes to a device, and its manifest.
+
+A bundle is sealed when ``manifest.json`` stands in it; that file is written last, and it lists every
+other file with its size and hash. What the files mean to numpy or to a runtime lives in ``bench``
+and ``export``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+
+from edgexfer.core.backend import TensorSpec
+from edgexfer.core.codec import decode, encode
+from edgexfer.core.errors import BundleError, EdgexferError, nearest
+from edgexfer.core.files import PathLike, read_json, sha256_file, write_json
+from edgexfer.core.preprocess import Preprocess
+
+SCHEMA = "edgexfer.bundle/1"
+MANIFEST = "manifest.json"
+REMAKE = "export the bundle again, or copy it again from where it was made"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle.
+
+    Attributes:
+        path: relative to the bundle, with forward slashes.
+        bytes: its size.
+        sha256: of its content.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One hop of the parity ladder, as it was measured when the bundle was made.
+
+    Attributes:
+        name: such as ``onnx fp32`` or ``x86-openvino int8``.
+        against: the hop that it was compared with.
+        n: images compared.
+        sqnr_db: 20·log10(‖y‖₂ / ‖y - ŷ‖₂) over all outputs; ``None`` where they are equal to the bit.
+        max_abs: largest absolute difference of an output.
+        agreement_pct: images with the same top-1 class, in percent.
+        top1_pct: accuracy on the evaluation images, in percent; ``None`` where it was not measured.
+        drop_pt: accuracy lost against FP32, in points, with its 95 % interval; likewise.
+        passed: whether it met its limits.
+        limits: what it had to meet.
+        notes: what else was seen, such as a drop that the images cannot decide.
+    """
+
+    name: str
+    against: str
+    n: int
+    sqnr_db: Optional[float]
+    max_abs: float
+    agreement_pct: float
+    top1_pct: Optional[float] = None
+    drop_pt: Optional[float] = None
+    drop_low_pt: Optional[float] = None
+    drop_high_pt: Optional[float] = None
+    passed: bool = True
+    limits: Dict[str, float] = field(default_factory=dict)
+    notes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One model file of the bundle, with the files that belong to it.
+
+    Attributes:
+        name: unique in the bundle, ``TARGET-PRECISION``.
+        target: name of the profile that it is made for.
+        backend: the runtime that loads it.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        files: the first is what the runtime loads; the others lie beside it.
+        inputs: what it takes, normalised float32 images in NCHW order.
+        outputs: what it gives, logits.
+        opset: ONNX opset that was really written; ``None`` where it is no ONNX file.
+        scheme: how it was quantized; ``None`` where it was not.
+        made_by: versions of the tools that made it.
+        parent_sha256: the model file it was made from; ``None`` for the first of the chain.
+        golden: file with the outputs for the golden images; ``None`` where it could not run here.
+        golden_sqnr_db: how near to those outputs another machine must come.
+    """
+
+    name: str
+    target: str
+    backend: str
+    precision: str
+    files: Tuple[FileEntry, ...]
+    inputs: Tuple[TensorSpec, ...]
+    outputs: Tuple[TensorSpec, ...]
+    opset: Optional[int] = None
+    scheme: Optional[str] = None
+    made_by: Dict[str, str] = field(default_factory=dict)
+    parent_sha256: Optional[str] = None
+    golden: Optional[str] = None
+    golden_sqnr_db: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Images that travel with the bundle, as the model's geometry made them.
+
+    Attributes:
+        images: ``.npy`` file, uint8, (N, H, W, 3), RGB.
+        labels: ``.npy`` file, int64, (N,), indices into the manifest's labels.
+        split: which split of the data they are from, such as ``test``.
+        n: how many there are.
+        n_split: how many the whole split has; more than ``n`` where a sample was taken.
+        data_fingerprint: of the data set that they are from.
+    """
+
+    images: str
+    labels: str
+    split: str
+    n: int
+    n_split: int
+    data_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model that was exported scores in its trainer, on the bundle's evaluation images.
+
+    Attributes:
+        correct: images with the right top-1 class.
+        n: images in all.
+    """
+
+    correct: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        schema: ``edgexfer.bundle/1``.
+        name: for people, such as the model's name.
+        model: name of the architecture.
+        parameters: how many weights it has.
+        labels: names of the classes, in the order of the outputs.
+        preprocess: how an image becomes an input.
+        profiles: for each target the file with its profile, as JSON.
+        artefacts: the models.
+        evaluation: the images to measure accuracy with; ``None`` where there are none.
+        golden_images: ``.npy`` file, uint8, (K, H, W, 3).
+        reference: accuracy of the FP32 model in the trainer.
+        parity: every hop that was checked.
+        calibration: how many images of which split calibrated INT8, and their hash.
+        lineage: run, recipe hash, data fingerprint, git, seed, versions, licences.
+        files: every file but the artefacts' own and the manifest.
+        created_utc: ISO 8601, of the export.
+    """
+
+    schema: str
+    name: str
+    model: str
+    parameters: int
+    labels: Tuple[str, ...]
+    preprocess: Preprocess
+    profiles: Dict[str, str]
+    artefacts: Tuple[Artefact, ...]
+    evaluation: Optional[EvalSet]
+    golden_images: str
+    reference: Optional[Reference]
+    parity: Tuple[Rung, ...]
+    calibration: Dict[str, Any]
+    lineage: Dict[str, Any]
+    files: Tuple[FileEntry, ...]
+    created_utc: str
+
+
+def file_entry(folder: PathLike, path: PathLike) -> FileEntry:
+    """Describe a file that lies in ``folder``."""
+    place = Path(path)
+    relative = PurePosixPath(place.relative_to(folder).as_posix())
+    return FileEntry(str(relative), place.stat().st_size, sha256_file(place))
+
+
+def seal(folder: PathLike, manifest: Manifest) -> None:
+    """Write the manifest; from then on the folder is a bundle."""
+    write_json(Path(folder) / MANIFEST, encode(manifest))
+
+
+def read_manifest(bundle: PathLike) -> Manifest:
+    """Read a bundle's manifest without looking at the other files.
+
+    Raises:
+        BundleError: there is none, it is damaged, or it is of another schema.
+    """
+    folder = Path(bundle)
+    place = folder / MANIFEST
+    if not place.is_file():
+        raise BundleError(
+            f"{folder}: is not a sealed bundle (no {MANIFEST})",
+            "name a folder that `edgexfer export` has made",
+        )
+    try:
+        value = read_json(place)
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise BundleError(f"{place}: schema is {schema!r}, expected {SCHEMA!r}", REMAKE)
+        return decode(Manifest, value, str(place))
+    except EdgexferError as error:
+        raise BundleError(error.what, REMAKE) from error
+
+
+def all_entries(manifest: Manifest) -> Iterator[FileEntry]:
+    """Yield each listed file once; artefacts of several targets may share one."""
+    seen = set()
+    groups: Iterable[Iterable[FileEntry]] = [a.files for a in manifest.artefacts]
+    for group in (*groups, manifest.files):
+        for entry in group:
+            if entry.path not in seen:
+                seen.add(entry.path)
+                yield entry
+
+
+def verify_files(bundle: PathLike) -> Manifest:
+    """Check that a bundle holds just the files of its manifest, each with its size and hash.
+
+    Raises:
+        BundleError: naming the first file that is missing, foreign, linked, of an unsafe path or of
+            another content.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    listed = {}
+    for entry in all_entries(manifest):
+        if not is_safe(entry.path):
+            raise BundleError(f"{folder}: unsafe path {entry.path!r} in the manifest", REMAKE)
+        listed[entry.path] = entry
+    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
+    for name, place in sorted(present.items()):
+        if place.is_symlink():
+            raise BundleError(f"{place}: is a symbolic link", REMAKE)
+        if name not in listed and name != MANIFEST:
+            raise BundleError(f"{place}: is not listed in the manifest", f"delete it, or {REMAKE}")
+    for name, entry in listed.items():
+        place = folder / name
+        if name not in present:
+            raise BundleError(f"{place}: is missing", REMAKE)
+        if place.stat().st_size != entry.bytes or sha256_file(place) != entry.sha256:
+            raise BundleError(f"{place}: differs from the manifest (size or sha256)", REMAKE)
+    return manifest
+
+
+def is_safe(path: str) -> bool:
+    """Say whether a manifest's path stays in the bundle: relative, plain, without ``..``."""
+    parts = path.split("/")
+    plain = not re.search(r"[\x00-\x1f\\:]", path)
+    return bool(path) and plain and all(p not in ("", ".", "..") for p in parts)
+
+
+def get_artefact(manifest: Manifest, name: str) -> Artefact:
+    """Return an artefact by name.
+
+    Raises:
+        BundleError: there is none of that name; the nearest are offered.
+    """
+    for artefact in manifest.artefacts:
+        if artefact.name == name:
+            return artefact
+    names = [a.name for a in manifest.artefacts]
+    raise BundleError(f"artefact {name!r} is not in the bundle", nearest(name, names))

@@ -1,0 +1,190 @@
+"""Percentiles with confidence bounds, and intervals for accuracies, in plain Python.
+
+Definitions are fixed here once: a percentile is the nearest rank; its upper bound is an order
+statistic that holds with 99 % confidence for independent samples; an accuracy has a Wilson interval;
+the difference of two accuracies on the same images has Newcombe's paired interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
+
+Z95_TWO_SIDED = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """One percentile of a sample.
+
+    Attributes:
+        q: the percentile as a fraction, 0.9 for p90.
+        n: how many samples it rests on.
+        value: nearest-rank percentile in the samples' unit; ``None`` where there is no sample.
+        upper99: value that the true percentile does not exceed with 99 % confidence; ``None`` where
+            ``n`` is too small for one.
+        reason: why a value is ``None``.
+    """
+
+    q: float
+    n: int
+    value: Optional[float]
+    upper99: Optional[float]
+    reason: Optional[str] = None
+
+
+def quantile(samples: Sequence[float], q: float) -> Quantile:
+    """Return a nearest-rank percentile, x₍⌈q·n⌉₎, with its 99 % upper bound.
+
+    Args:
+        samples: in any order and any one unit.
+        q: between 0 and 1, exclusive.
+    """
+    ordered = sorted(samples)
+    n = len(ordered)
+    if n == 0:
+        return Quantile(q, 0, None, None, "no samples")
+    value = float(ordered[max(math.ceil(q * n - 1e-9), 1) - 1])
+    rank = upper_rank(n, q)
+    if rank is None:
+        need = samples_needed(q)
+        return Quantile(q, n, value, None, f"n={n} < {need}, too few for a 99 % bound")
+    return Quantile(q, n, value, float(ordered[rank - 1]))
+
+
+def upper_rank(n: int, q: float, alpha: float = 0.01) -> Optional[int]:
+    """Return the smallest rank r (from 1) with P(Bin(n, q) ≥ r) ≤ alpha, or None if there is none.
+
+    The r-th smallest of n independent samples is then an upper bound of the q-quantile with
+    confidence 1 - alpha.
+    """
+    tail = 0.0
+    rank = n + 1
+    while rank > 1:
+        tail += _binomial(n, rank - 1, q) if rank - 1 <= n else 0.0
+        if tail > alpha:
+            break
+        rank -= 1
+    return rank if rank <= n else None
+
+
+def samples_needed(q: float, alpha: float = 0.01) -> int:
+    """Return the least n for which ``upper_rank`` exists: the largest sample must bound q."""
+    return math.ceil(math.log(alpha) / math.log(q))
+
+
+def _binomial(n: int, k: int, p: float) -> float:
+    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def median(samples: Sequence[float]) -> float:
+    """Return the nearest-rank median."""
+    ordered = sorted(samples)
+    return float(ordered[(len(ordered) + 1) // 2 - 1])
+
+
+def mad(samples: Sequence[float]) -> float:
+    """Return the median absolute deviation from the median, in the samples' unit."""
+    centre = median(samples)
+    return median([abs(s - centre) for s in samples])
+
+
+def lag1(samples: Sequence[float]) -> float:
+    """Return the lag-1 autocorrelation of a series in its order of time, 0 where undefined."""
+    n = len(samples)
+    if n < 3:
+        return 0.0
+    mean = math.fsum(samples) / n
+    variance = math.fsum((s - mean) ** 2 for s in samples)
+    if variance == 0.0:
+        return 0.0
+    both = zip(samples[:-1], samples[1:])
+    return math.fsum((a - mean) * (b - mean) for a, b in both) / variance
+
+
+def wilson(correct: int, n: int) -> Tuple[float, float]:
+    """Return the 95 % Wilson score interval of a proportion (Wilson 1927), as fractions.
+
+    ``(0, 1)`` where n is 0.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z2 = Z95_TWO_SIDED**2
+    p = correct / n
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95_TWO_SIDED * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class PairedDrop:
+    """How much accuracy was lost between two models on the same images.
+
+    Attributes:
+        drop_pt: accuracy of the first minus accuracy of the second, in percentage points.
+        low_pt: lower end of the 95 % interval, in percentage points.
+        high_pt: upper end of the 95 % interval, in percentage points.
+        lost: images that only the first had right.
+        gained: images that only the second had right.
+        n: images in all.
+    """
+
+    drop_pt: float
+    low_pt: float
+    high_pt: float
+    lost: int
+    gained: int
+    n: int
+
+
+def paired_drop(first: Sequence[bool], second: Sequence[bool]) -> PairedDrop:
+    """Compare two models on the same images with Newcombe's method 10 (Statist. Med. 1998).
+
+    Args:
+        first: for each image, whether the reference was right.
+        second: for each image, whether the other model was right.
+
+    Raises:
+        ValueError: the two differ in length or are empty.
+    """
+    n = len(first)
+    if n == 0 or n != len(second):
+        raise ValueError(f"paired_drop needs two equal, non-empty lists, got {n}, {len(second)}")
+    both = sum(1 for a, b in zip(first, second) if a and b)
+    lost = sum(1 for a, b in zip(first, second) if a and not b)
+    gained = sum(1 for a, b in zip(first, second) if b and not a)
+    neither = n - both - lost - gained
+    p1, p2 = (both + lost) / n, (both + gained) / n
+    (l1, u1), (l2, u2) = wilson(both + lost, n), wilson(both + gained, n)
+    phi = _phi(both, lost, gained, neither)
+    low = _newcombe(p1 - l1, u2 - p2, phi)
+    high = _newcombe(u1 - p1, p2 - l2, phi)
+    d = p1 - p2
+    return PairedDrop(100 * d, 100 * (d - low), 100 * (d + high), lost, gained, n)
+
+
+def _phi(a: int, b: int, c: int, d: int) -> float:
+    product = (a + b) * (c + d) * (a + c) * (b + d)
+    if product == 0:
+        return 0.0
+    top = a * d - b * c
+    if top > 0:
+        top = max(top - (a + b + c + d) / 2, 0)
+    return float(top / math.sqrt(product))
+
+
+def _newcombe(d1: float, d2: float, phi: float) -> float:
+    return math.sqrt(max(d1 * d1 - 2 * phi * d1 * d2 + d2 * d2, 0.0))
+
+
+def images_needed(discordant: float, margin_pt: float) -> int:
+    """Return how many images would decide a paired drop to within ``margin_pt`` points.
+
+    Args:
+        discordant: share of images on which exactly one of the two models is right, 0..1.
+        margin_pt: half width wanted, in percentage points, above 0.
+    """
+    margin = margin_pt / 100
+    return max(1, math.ceil(Z95_TWO_SIDED**2 * max(discordant, 1e-4) / (margin * margin)))

@@ -1,0 +1,274 @@
+"""The recipe: the sections that describe one whole trip, and how a YAML file becomes them.
+
+Every option of the command line is a field of one of these sections, so that a recipe, a command
+and a Python call say the same thing. What the sections do lives in the stages.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgexfer.core.errors import RecipeError
+from edgexfer.core.files import PathLike
+from edgexfer.yamlio import parse_value, read_yaml, validate
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Which images, and how they are split.
+
+    Attributes:
+        path: a folder of class folders, ``digits``, ``torchvision:NAME``, ``hf:OWNER/NAME``, or a ``.tar``.
+        val: share of the training images that becomes the val split where there is none, 0..0.5.
+        test: share of all images that becomes the test split where there is none, 0..0.5.
+        split_seed: seed of the stratified hash that splits a flat folder.
+        limit: use at most so many images of each split, taken evenly from the classes; null for all.
+        cache: ``ram`` decodes once and keeps uint8 images, ``none`` decodes anew each epoch,
+            ``auto`` takes ``ram`` where the images fit.
+        workers: threads that decode; null takes the machine's cores.
+        allow_quarantined: go on where more images are unreadable than is usual (0.1 % of train).
+    """
+
+    __pydantic_config__ = _STRICT
+
+    path: str
+    val: float = 0.1
+    test: float = 0.2
+    split_seed: int = 0
+    limit: int | None = None
+    cache: Literal["auto", "ram", "none"] = "auto"
+    workers: int | None = None
+    allow_quarantined: bool = False
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """One training: schedule, optimiser, augmentation, speed.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step, over all processes.
+        optimizer: ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
+        lr: peak learning rate of the head, for ``batch_size`` as it stands.
+        backbone_lr: factor on ``lr`` for pre-trained layers.
+        weight_decay: for weights of two or more dimensions.
+        warmup: epochs of linear warm-up before the cosine.
+        min_lr: factor on ``lr`` at the end of the cosine.
+        label_smoothing: share of the target spread over all classes, 0..1.
+        augment: ``none``, ``shift`` (small translations, no mirror: digits, text), ``flip`` (padded
+            crop and mirror, the CIFAR standard), ``crop`` (random resized crop and mirror, the
+            ImageNet standard), or ``randaugment`` (``crop`` or ``flip``, then RandAugment).
+        mixup: alpha of mixup, 0 for none.
+        cutmix: alpha of cutmix, 0 for none.
+        ema: decay of the exponential moving average of the weights, 0 for none.
+        clip_grad: largest norm of the gradient, 0 for no limit.
+        patience: stop after so many epochs without a better val accuracy; null never stops early.
+        accumulate: split each step into so many micro-batches.
+        precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
+            fp32 and what the hardware offers; the choice is kept in the run.
+        compile: compile the model with ``torch.compile``.
+        checkpoint_s: seconds between two checkpoints inside an epoch.
+        seed: of weights, order, augmentation, dropout.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    epochs: int = 10
+    batch_size: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    backbone_lr: float = 1.0
+    weight_decay: float = 0.05
+    warmup: float = 1.0
+    min_lr: float = 0.01
+    label_smoothing: float = 0.0
+    augment: Literal["none", "shift", "flip", "crop", "randaugment"] = "flip"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float = 0.0
+    clip_grad: float = 0.0
+    patience: int | None = None
+    accumulate: int = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    checkpoint_s: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which architecture, on which input.
+
+    Attributes:
+        name: a timm name, or one of edgexfer's own: ``resnet8``, ``resnet8x4``, ``resnet20``,
+            ``resnet32x4``, ``resnet56``, ...
+        size: height and width of the input in pixels; null takes the architecture's own.
+        weights: a safetensors file or timm checkpoint to start from; null for none.
+        pretrained: fetch timm's weights from its hub.
+        options: further keyword arguments of the architecture.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    size: int | None = None
+    weights: str | None = None
+    pretrained: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TeacherSection:
+    """How the teacher comes to be.
+
+    Attributes:
+        model: its architecture.
+        strategy: a file of ``transfer/``: ``probe``, ``full``, ``freeze`` or ``scratch``.
+        freeze_until: for ``freeze``: layers up to and with the one of this name stay as they are;
+            null freezes the whole backbone but its last stage.
+        train: how it is trained.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSection
+    strategy: str = "full"
+    freeze_until: str | None = None
+    train: TrainSection = TrainSection()
+
+
+@dataclass(frozen=True)
+class StudentSection:
+    """How the student is distilled.
+
+    Attributes:
+        model: its architecture.
+        loss: a function of ``distill/losses.py``, such as ``kd``.
+        temperature: softens both distributions of the soft loss, above 0.
+        w_soft: weight of the soft loss (which already carries T²).
+        w_hard: weight of cross entropy with the labels.
+        control: also train the same student without the teacher.
+        train: how it is trained.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSection
+    loss: str = "kd"
+    temperature: float = 4.0
+    w_soft: float = 0.9
+    w_hard: float = 0.1
+    control: bool = False
+    train: TrainSection = TrainSection()
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """What is made for which target.
+
+    Attributes:
+        targets: profiles, by name, alias or path.
+        precision: ``auto`` makes what each profile lists; else one precision (FP32 is made beside
+            it, as the reference).
+        max_drop: most top-1 accuracy that INT8 may lose, in points; null takes the profile's limit,
+            or 1 point.
+        calibration_images: how many training images calibrate INT8.
+        evaluation_images: most test images that travel with the bundle.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    targets: tuple[str, ...] = ("x86-onnxruntime", "x86-openvino")
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    max_drop: float | None = None
+    calibration_images: int = 300
+    evaluation_images: int = 1000
+
+
+@dataclass(frozen=True)
+class BenchSection:
+    """How long and how often is measured.
+
+    Attributes:
+        processes: fresh processes per artefact, interleaved over the artefacts.
+        seconds: least time that each process measures after its warm-up.
+        samples: least number of inferences that each process measures.
+        threads: threads of the runtime; 0 leaves the choice to it.
+        seed: of the interleaved order.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    processes: int = 5
+    seconds: float = 2.0
+    samples: int = 100
+    threads: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One whole trip.
+
+    Attributes:
+        name: for people; a title of the report.
+        data: the images.
+        teacher: the large model; null where ``student`` is trained without one.
+        student: the small model.
+        export: the targets.
+        bench: the measurement.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    data: DataSection
+    student: StudentSection
+    teacher: TeacherSection | None = None
+    export: ExportSection = ExportSection()
+    bench: BenchSection = BenchSection()
+
+
+def load_recipe(path: PathLike, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key=value`` overrides to it.
+
+    Args:
+        path: a YAML file; YAML 1.2, so that ``no`` is text.
+        overrides: such as ``"student.train.epochs=3"``; the value is read as YAML.
+
+    Raises:
+        RecipeError: with the line and key of every fault, and the nearest valid key.
+    """
+    place = Path(path)
+    value = read_yaml(place, RecipeError)
+    for override in overrides:
+        _set(value, override)
+    return validate(Recipe, value, place, RecipeError)
+
+
+def recipe_schema() -> str:
+    """Return the JSON Schema of a recipe, for editors."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(Recipe).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _set(value: Any, override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {override}: is not key=value", "write --set student.train.epochs=3")
+    place = value
+    for part in parts[:-1]:
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[parts[-1]] = parse_value(text, f"--set {key}", RecipeError)

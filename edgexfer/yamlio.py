@@ -1,0 +1,147 @@
+"""YAML that people write, read strictly: YAML 1.2, no anchors, no tags, all faults at once.
+
+Shared by recipes and profiles. Safe against aliases that explode, deep nesting and large files.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgexfer.core.errors import InputError, nearest
+
+T = TypeVar("T")
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+
+
+def read_yaml(path: Path, error: type[InputError]) -> Any:
+    """Read a YAML file into plain values.
+
+    Args:
+        path: the file.
+        error: class of the error to raise.
+
+    Raises:
+        InputError: of the class given, with the line of the fault.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as fault:
+        raise error(f"{path}: no such file", "check the path") from fault
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror})", "check the path") from fault
+    if len(data) > MAX_BYTES:
+        raise error(f"{path}: is larger than 1 MiB", "a file of this kind is a few kB")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        raise error(f"{path}: is not UTF-8 text", "save it as UTF-8") from fault
+    value = _parse(text, str(path), error)
+    if not isinstance(value, dict):
+        raise error(f"{path}: holds no keys", "write `key: value` lines, see `edgexfer init --help`")
+    return value
+
+
+def parse_value(text: str, where: str, error: type[InputError]) -> Any:
+    """Read one value as YAML, such as the right side of ``--set key=value``."""
+    return _parse(text, where, error)
+
+
+def _parse(text: str, where: str, error: type[InputError]) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        _check_events(text, where, error)
+        return YAML(typ="safe", pure=True).load(io.StringIO(text))
+    except MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        problem = str(fault.problem or fault.context or "not YAML").splitlines()[0]
+        raise error(f"{where}{line}: {problem}", "mend that line") from fault
+    except (YAMLError, RecursionError, ValueError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise error(f"{where}: not YAML ({reason})", "mend the file") from fault
+
+
+def _check_events(text: str, where: str, error: type[InputError]) -> None:
+    from ruamel.yaml import YAML
+
+    depth = 0
+    for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
+        kind = type(event).__name__
+        line = event.start_mark.line + 1
+        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+            depth += 1
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise error(f"{where}:{line}: nested deeper than {MAX_DEPTH}", "flatten it")
+        if kind == "AliasEvent" or getattr(event, "anchor", None):
+            raise error(f"{where}:{line}: anchors and aliases are not allowed", "write it out")
+        if str(getattr(event, "tag", None) or "").startswith("tag:") or (
+            getattr(event, "tag", None) and kind != "ScalarEvent"
+        ):
+            raise error(f"{where}:{line}: tags are not allowed", "write a plain value")
+
+
+def validate(cls: type[T], value: Any, path: Path, error: type[InputError]) -> T:
+    """Turn plain values into a dataclass; every fault is reported, each with its key and line.
+
+    Raises:
+        InputError: of the class given.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_json(_dumps(value, path, error), strict=True)
+    except ValidationError as fault:
+        faults = [_describe(cls, item) for item in fault.errors()]
+        what = f"{path}: " + "; ".join(f[0] for f in faults[:5])
+        if len(faults) > 5:
+            what += f"; and {len(faults) - 5} more"
+        hints = [f[1] for f in faults if f[1]]
+        raise error(what, "; ".join(hints[:3]) or "give a value of that type") from fault
+
+
+def _dumps(value: Any, path: Path, error: type[InputError]) -> str:
+    import json
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, float) and not math.isfinite(item):
+            raise error(f"{path}: {item} is not a finite number", "give a finite number")
+        if isinstance(item, dict):
+            return {str(k): plain(v) for k, v in item.items()}
+        if isinstance(item, list):
+            return [plain(v) for v in item]
+        if item is None or isinstance(item, (bool, int, float, str)):
+            return item
+        return str(item)
+
+    return json.dumps(plain(value))
+
+
+def _describe(cls: type, item: Any) -> tuple[str, str]:
+    key = ".".join(str(part) for part in item["loc"])
+    kind = item["type"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key {key}", nearest(str(item["loc"][-1]), _keys(cls, item["loc"][:-1]))
+    if kind in ("missing", "missing_argument"):
+        return f"key {key} is missing", f"add {key}"
+    message = str(item["msg"]).removeprefix("Input should be ")
+    return f"{key} is {item['input']!r}, expected {message}", ""
+
+
+def _keys(cls: Any, loc: tuple[Any, ...]) -> list[str]:
+    import dataclasses
+    import typing
+
+    for part in loc:
+        hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
+        inner = hints.get(str(part), cls if isinstance(part, int) else None)
+        options = [a for a in typing.get_args(inner) if dataclasses.is_dataclass(a)]
+        cls = options[0] if options else inner
+    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
