@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgexfer.core.errors import InputError, nearest
 
 T = TypeVar("T")
+Lines = Mapping[tuple[Any, ...], int]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
@@ -48,6 +50,33 @@ def read_yaml(path: Path, error: type[InputError]) -> Any:
 def parse_value(text: str, where: str, error: type[InputError]) -> Any:
     """Read one value as YAML, such as the right side of ``--set key=value``."""
     return _parse(text, where, error)
+
+
+def key_lines(path: Path) -> dict[tuple[Any, ...], int]:
+    """Return the line of every key and item of a YAML file that ``read_yaml`` has accepted.
+
+    The keys are paths such as ``("stack", 0, "name")``; lines count from 1.
+    """
+    from ruamel.yaml import YAML
+
+    found: dict[tuple[Any, ...], int] = {}
+
+    def walk(node: Any, where: tuple[Any, ...]) -> None:
+        inner = node.value if isinstance(node.value, list) else []
+        for index, item in enumerate(inner):
+            key, value = item if isinstance(item, tuple) else (item, item)
+            place = (*where, key.value if isinstance(item, tuple) else index)
+            found[place] = key.start_mark.line + 1
+            walk(value, place)
+
+    walk(YAML(typ="safe", pure=True).compose(path), ())
+    return found
+
+
+def line_of(loc: tuple[Any, ...], lines: Lines) -> str:
+    """Return `` (line N)`` for a key, or for the nearest key around it that stands in the file."""
+    known = [loc[:depth] for depth in range(len(loc), 0, -1) if loc[:depth] in lines]
+    return f" (line {lines[known[0]]})" if known else ""
 
 
 def _parse(text: str, where: str, error: type[InputError]) -> Any:
@@ -88,8 +117,21 @@ def _check_events(text: str, where: str, error: type[InputError]) -> None:
             raise error(f"{where}:{line}: tags are not allowed", "write a plain value")
 
 
-def validate(cls: type[T], value: Any, path: Path, error: type[InputError]) -> T:
-    """Turn plain values into a dataclass; every fault is reported, each with its key and line.
+def validate(
+    cls: type[T],
+    value: Any,
+    path: Path,
+    error: type[InputError],
+    lines: Lines | None = None,
+) -> T:
+    """Turn plain values into a dataclass; every fault is reported, each with its key.
+
+    Args:
+        cls: the dataclass.
+        value: plain values, as ``read_yaml`` gives them.
+        path: where they are from; it opens the error.
+        error: class of the error to raise.
+        lines: what ``key_lines`` gave, to name the line of each fault too.
 
     Raises:
         InputError: of the class given.
@@ -99,7 +141,7 @@ def validate(cls: type[T], value: Any, path: Path, error: type[InputError]) -> T
     try:
         return TypeAdapter(cls).validate_json(_dumps(value, path, error), strict=True)
     except ValidationError as fault:
-        faults = [_describe(cls, item) for item in fault.errors()]
+        faults = [_describe(cls, item, lines or {}) for item in fault.errors()]
         what = f"{path}: " + "; ".join(f[0] for f in faults[:5])
         if len(faults) > 5:
             what += f"; and {len(faults) - 5} more"
@@ -124,15 +166,16 @@ def _dumps(value: Any, path: Path, error: type[InputError]) -> str:
     return json.dumps(plain(value))
 
 
-def _describe(cls: type, item: Any) -> tuple[str, str]:
+def _describe(cls: type, item: Any, lines: Lines) -> tuple[str, str]:
     key = ".".join(str(part) for part in item["loc"])
+    line = line_of(item["loc"], lines)
     kind = item["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {key}", nearest(str(item["loc"][-1]), _keys(cls, item["loc"][:-1]))
+        return f"unknown key {key}{line}", nearest(str(item["loc"][-1]), _keys(cls, item["loc"][:-1]))
     if kind in ("missing", "missing_argument"):
-        return f"key {key} is missing", f"add {key}"
+        return f"key {key}{line} is missing", f"add {key}"
     message = str(item["msg"]).removeprefix("Input should be ")
-    return f"{key} is {item['input']!r}, expected {message}", ""
+    return f"{key}{line} is {item['input']!r}, expected {message}", ""
 
 
 def _keys(cls: Any, loc: tuple[Any, ...]) -> list[str]:

@@ -7,7 +7,7 @@ validated on the host with pydantic over the same dataclasses, which reports all
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Tuple, Type, TypeVar, Union, get_type_hints
+from typing import Any, Dict, List, Literal, Tuple, Type, TypeVar, Union, get_type_hints
 
 from edgexfer.core.errors import InputError, nearest
 
@@ -47,6 +47,9 @@ def _decode(kind: Any, value: Any, where: str, key: str) -> Any:
         return value
     if origin is Union:
         return _decode_union(kind, value, where, key)
+    if origin is Literal:
+        _expect(value in kind.__args__, " or ".join(map(repr, kind.__args__)), value, where, key)
+        return value
     if origin in (tuple, Tuple):
         return _decode_tuple(kind, value, where, key)
     if origin in (dict, Dict):

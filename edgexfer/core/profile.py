@@ -7,10 +7,12 @@ YAML files, aliases and the check with all faults at once live in ``edgexfer/pro
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple
 
-KINDS = ("datasheet", "computed", "measured", "recalled")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+Kind = Literal["datasheet", "computed", "measured", "recalled"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+_STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,10 @@ class Fact:
         source: where it stands, or the formula it was computed with.
     """
 
+    __pydantic_config__ = _STRICT
+
     value: Any
-    kind: str
+    kind: Kind
     source: str
 
 
@@ -43,12 +47,14 @@ class Stack:
         default: whether an export is made for this row unless another is named.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: str
     runtime_version: str
     python: str
     glibc: str
     onnx_opset_max: int
-    typing: str = "strong"
+    typing: Literal["strong", "weak"] = "strong"
     default: bool = False
 
 
@@ -57,15 +63,17 @@ class Quantization:
     """How INT8 artefacts for the target are made.
 
     Attributes:
-        scheme: ``qdq`` (ONNX with QuantizeLinear and DequantizeLinear nodes) or ``nncf`` (OpenVINO IR).
+        scheme: ``qdq`` (ONNX with QuantizeLinear and DequantizeLinear) or ``nncf`` (OpenVINO IR).
         activations: ``uint8`` (asymmetric) or ``int8`` (symmetric, no zero point).
         weights: ``int8-per-channel`` or ``int8-per-tensor``; always symmetric.
         reduce_range: keep weights to 7 bits, for CPUs whose INT8 dot product saturates.
     """
 
-    scheme: str = "qdq"
-    activations: str = "int8"
-    weights: str = "int8-per-channel"
+    __pydantic_config__ = _STRICT
+
+    scheme: Literal["qdq", "nncf"] = "qdq"
+    activations: Literal["uint8", "int8"] = "int8"
+    weights: Literal["int8-per-channel", "int8-per-tensor"] = "int8-per-channel"
     reduce_range: bool = False
 
 
@@ -78,6 +86,8 @@ class Limits:
         size_bytes: all the files that the target must hold.
         accuracy_drop_pt: loss of top-1 accuracy against the FP32 student, in percentage points.
     """
+
+    __pydantic_config__ = _STRICT
 
     latency_p90_ms: Optional[float] = None
     size_bytes: Optional[int] = None
@@ -94,7 +104,8 @@ class HardwareProfile:
         backend: the runtime that runs on it, by the name of a file in ``backends/``.
         device: the runtime's own word for the device, such as ``CPU``.
         machine: ``platform.machine()`` of such a device: ``x86_64`` or ``aarch64``.
-        seen_on_hardware: whether edgexfer has been measured on it; ``False`` is "provided, not measured".
+        seen_on_hardware: whether edgexfer has been measured on it; ``False`` is "provided, not
+            measured".
         aliases: further names.
         precisions: in order of preference.
         quantization: how its INT8 artefacts are made.
@@ -106,6 +117,8 @@ class HardwareProfile:
         limits: what is asked of it unless a recipe asks otherwise.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: str
     title: str
     backend: str
@@ -113,9 +126,9 @@ class HardwareProfile:
     machine: str
     seen_on_hardware: bool
     aliases: Tuple[str, ...] = ()
-    precisions: Tuple[str, ...] = ("int8", "fp32")
+    precisions: Tuple[Precision, ...] = ("int8", "fp32")
     quantization: Quantization = Quantization()
-    compile_on: str = "host"
+    compile_on: Literal["host", "device"] = "host"
     options: Dict[str, Any] = field(default_factory=dict)
     facts: Dict[str, Fact] = field(default_factory=dict)
     stack: Tuple[Stack, ...] = ()

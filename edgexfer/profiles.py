@@ -1,0 +1,235 @@
+"""Hardware profiles: finding them by name, checking them, and making one of this machine.
+
+A profile is one YAML file; its types live in ``core/profile.py``. Nothing here imports a runtime or
+touches a device: the facts of a machine are handed in by whoever read them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgexfer.core.backend import BACKENDS
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import ProfileError, nearest
+from edgexfer.core.files import PathLike
+from edgexfer.core.profile import Fact, HardwareProfile
+from edgexfer.yamlio import key_lines, line_of, read_yaml, validate
+
+# Where in the file, what is wrong, and the mend.
+_Fault = tuple[tuple[Any, ...], str, str]
+
+_HERE = Path(__file__).parent
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_PROBED = "read on this machine by `edgexfer profiles probe`"
+# Which quantization scheme each runtime can run; a runtime that is not named runs no INT8 artefact.
+_SCHEMES = {"onnxruntime": "qdq", "tensorrt": "qdq", "openvino": "nncf"}
+
+
+def profiles_dir() -> Path:
+    """Return the folder of the profiles that come with edgexfer.
+
+    A wheel carries them inside the package; in a source checkout they stand beside it.
+    """
+    packed = _HERE / "_profiles"
+    return packed if packed.is_dir() else _HERE.parent / "profiles"
+
+
+def list_profiles() -> list[HardwareProfile]:
+    """Return the profiles that come with edgexfer, by name.
+
+    Raises:
+        ProfileError: one of them is wrong.
+    """
+    return [check_profile(path) for path in sorted(profiles_dir().glob("*.yaml"))]
+
+
+def find_profile(name_or_path: PathLike) -> HardwareProfile:
+    """Return a profile by name, alias or path of a YAML file.
+
+    Raises:
+        ProfileError: there is none, with the nearest names; or it is wrong, with every fault.
+    """
+    text = str(name_or_path)
+    if Path(text).suffix in (".yaml", ".yml") or "/" in text:
+        return check_profile(text)
+    place = profiles_dir() / f"{text}.yaml"
+    if _NAME.fullmatch(text) and place.is_file():
+        return check_profile(place)
+    known = list_profiles()
+    for profile in known:
+        if text in profile.aliases:
+            return profile
+    names = [n for profile in known for n in (profile.name, *profile.aliases)]
+    raise ProfileError(
+        f"profile {text!r} is unknown", f"{nearest(text, names)} (`edgexfer profiles list`)"
+    )
+
+
+def check_profile(path: PathLike) -> HardwareProfile:
+    """Read a profile and check everything that can be said without the device.
+
+    Raises:
+        ProfileError: every fault at once, each with its key and, where it has one, its line.
+    """
+    place = Path(path)
+    value = read_yaml(place, ProfileError)
+    lines = key_lines(place)
+    profile = validate(HardwareProfile, value, place, ProfileError, lines)
+    faults = _contradictions(profile, place.stem)
+    if faults:
+        what = "; ".join(f"{fault}{line_of(loc, lines)}" for loc, fault, _ in faults)
+        raise ProfileError(f"{place}: {what}", "; ".join(fix for _, _, fix in faults[:3]))
+    return profile
+
+
+def probe(facts: Mapping[str, Any], backend: str = "onnxruntime") -> HardwareProfile:
+    """Make a profile of the machine that ``facts`` were read from.
+
+    Args:
+        facts: what ``bench.device.facts`` gave; nested mappings become keys joined by ``_``, and
+            what is absent (``None``) is left out. ``machine`` and ``cpu_model`` name the profile.
+        backend: the runtime that the profile is for.
+
+    Raises:
+        ProfileError: the backend is unknown.
+    """
+    if backend not in BACKENDS:
+        raise ProfileError(f"backend {backend!r} is unknown", nearest(backend, BACKENDS))
+    flat = dict(_flatten(facts))
+    machine = str(flat.get("machine") or "unknown")
+    title = str(flat.get("cpu_model") or machine)
+    arm = machine in ("aarch64", "arm64")
+    scheme = _SCHEMES.get(backend)
+    value: dict[str, Any] = {
+        "name": f"{_slug(title)}-{backend}",
+        "title": f"{title}, {backend}",
+        "backend": backend,
+        "device": "CPU",
+        "machine": machine,
+        "seen_on_hardware": True,
+        "precisions": ["int8", "fp32"] if scheme else ["fp32"],
+        "facts": {k: encode(Fact(v, "measured", _PROBED)) for k, v in flat.items()},
+    }
+    if scheme:
+        value["quantization"] = {"scheme": scheme, "activations": "int8" if arm else "uint8"}
+    return validate(HardwareProfile, value, Path("probe"), ProfileError)
+
+
+def to_yaml(profile: HardwareProfile) -> str:
+    """Write a profile as YAML that ``check_profile`` reads back to an equal one."""
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.width = 100
+    text = io.StringIO()
+    writer.dump(encode(profile), text)
+    return text.getvalue()
+
+
+def profile_schema() -> str:
+    """Return the JSON Schema of a profile, for editors."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(HardwareProfile).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _contradictions(profile: HardwareProfile, stem: str) -> list[_Fault]:
+    """Return what the types cannot tell."""
+    defaults = [row.name for row in profile.stack if row.default]
+    scheme = _SCHEMES.get(profile.backend)
+    quantized = "int8" in profile.precisions and profile.backend in BACKENDS
+    checks: tuple[tuple[bool, _Fault], ...] = (
+        (
+            profile.name == stem,
+            (("name",), f"name is {profile.name!r}", f"name it {stem!r}, like its file"),
+        ),
+        (
+            profile.backend in BACKENDS,
+            (
+                ("backend",),
+                f"backend is {profile.backend!r}",
+                nearest(profile.backend, BACKENDS),
+            ),
+        ),
+        (
+            "fp32" in profile.precisions,
+            (("precisions",), "precisions has no fp32", "list fp32, the reference of the others"),
+        ),
+        (
+            not quantized or scheme is None or profile.quantization.scheme == scheme,
+            (
+                ("quantization", "scheme"),
+                f"quantization.scheme is {profile.quantization.scheme!r}",
+                f"backend {profile.backend} takes {scheme!r}",
+            ),
+        ),
+        (
+            not quantized or scheme is not None,
+            (
+                ("precisions",),
+                f"precisions lists int8, which backend {profile.backend} cannot run",
+                "take int8 out of precisions",
+            ),
+        ),
+        (
+            len(defaults) <= 1,
+            (("stack",), f"stack has {len(defaults)} default rows", "mark one row as default"),
+        ),
+    )
+    faults = [fault for good, fault in checks if not good]
+    return faults + _repeated(profile) + _misnamed(profile)
+
+
+def _repeated(profile: HardwareProfile) -> list[_Fault]:
+    groups: tuple[tuple[str, Sequence[str]], ...] = (
+        ("aliases", (profile.name, *profile.aliases)),
+        ("precisions", profile.precisions),
+        ("stack", [row.name for row in profile.stack]),
+    )
+    return [
+        ((key,), f"{key} holds {item!r} twice", f"name {item!r} once")
+        for key, values in groups
+        for item, times in Counter(values).items()
+        if times > 1
+    ]
+
+
+def _misnamed(profile: HardwareProfile) -> list[_Fault]:
+    names: list[tuple[tuple[Any, ...], str]] = [(("name",), profile.name)]
+    names += [(("aliases", i), alias) for i, alias in enumerate(profile.aliases)]
+    faults: list[_Fault] = [
+        (loc, f"{loc[0]}: {name!r} is no name", "use a-z, 0-9 and -, such as jetson-orin-nano")
+        for loc, name in names
+        if not _NAME.fullmatch(name)
+    ]
+    for key, fact in profile.facts.items():
+        if not fact.source.strip():
+            fault = f"facts.{key}.source is empty"
+            faults.append((("facts", key, "source"), fault, "say where the figure stands"))
+    return faults
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            found += _flatten(value, f"{prefix}{key}_")
+        elif value is not None:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def _slug(text: str) -> str:
+    """Turn a chip's name into a profile's: lower case, words joined by ``-``, no trade marks."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", text.lower()))
+    return "-".join(words) or "machine"
