@@ -10,14 +10,9 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Protocol, Sequence, Tuple
 
 from edgexfer.core.errors import BackendError, nearest
-
-try:
-    from typing import Protocol
-except ImportError:  # pragma: no cover - Python 3.7 and older are not supported
-    raise
 
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "torch", "null")
 
@@ -121,14 +116,45 @@ def get_backend(name: str) -> Backend:
     """
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is unknown", nearest(name, BACKENDS))
-    module: Any = importlib.import_module(f"edgexfer.backends.{name}")
+    place = f"edgexfer.backends.{name}"
+    if importlib.util.find_spec(place) is None:
+        raise BackendError(
+            f"backend {name}: is not run from Python by this version",
+            "build and time the artefact on the device with the commands in its bundle",
+        )
+    module: Any = importlib.import_module(place)
     reason = module.unavailable()
     if reason is not None:
         raise BackendError(f"backend {name}: {reason}", install_hint(name))
     return module  # type: ignore[no-any-return]
 
 
+def check_plan(
+    backend: str, plan: Plan, precisions: Sequence[str], options: Mapping[str, str]
+) -> None:
+    """Refuse a plan that a backend cannot follow to the letter.
+
+    Args:
+        backend: its name, for the text.
+        plan: what is asked.
+        precisions: what the backend can run.
+        options: the backend's ``OPTIONS``.
+
+    Raises:
+        BackendError: naming the precision or the option.
+    """
+    if plan.precision not in precisions:
+        raise BackendError(
+            f"backend {backend}: cannot run precision {plan.precision!r}",
+            f"use {' or '.join(precisions)}, or a target with another backend",
+        )
+    for option in plan.options:
+        if option not in options:
+            raise BackendError(
+                f"backend {backend}: has no option {option!r}", nearest(option, options)
+            )
+
+
 def install_hint(name: str) -> str:
     """Return the command that installs a backend's runtime."""
-    packages = {"tensorrt": "pip install 'edgexfer[tensorrt]', or on a Jetson: sudo apt install python3-libnvinfer"}
-    return packages.get(name, f"pip install {name}")
+    return f"pip install {'numpy' if name == 'null' else name}"

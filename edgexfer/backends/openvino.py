@@ -1,0 +1,176 @@
+"""OpenVINO: loads IR or ONNX, and runs it in a precision that is set and read back.
+
+Left alone, OpenVINO chooses the precision by the CPU (bfloat16 on one, float16 on another), so that
+"FP32" would mean something else on each machine. Quantizing with NNCF lives in ``quantize``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+from edgexfer.core.backend import Plan, TensorSpec, check_plan
+from edgexfer.core.errors import BackendError, nearest
+
+NAME = "openvino"
+OPTIONS = {
+    "float_precision": "fp32 (default), fp16 or bf16: what the float layers of an int8 model run in"
+}
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+def unavailable() -> Optional[str]:
+    """Say why OpenVINO cannot be used here, ``None`` when it can."""
+    try:
+        import openvino  # noqa: F401
+    except (ImportError, OSError) as error:
+        return f"openvino cannot be imported ({error})"
+    return None
+
+
+def versions() -> Dict[str, str]:
+    """Return OpenVINO's version."""
+    import openvino as ov
+
+    return {"openvino": ov.__version__}
+
+
+def compile(model: Path, out: Path, plan: Plan) -> Path:  # noqa: ARG001
+    """Convert an ONNX file to IR: ``out`` (``.xml``) with its weights, uncompressed, in ``.bin``.
+
+    Raises:
+        BackendError: OpenVINO cannot read the model.
+    """
+    import openvino as ov
+
+    try:
+        ov.save_model(ov.Core().read_model(str(model)), str(out), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise BackendError(
+            f"{model}: OpenVINO cannot convert it ({_last_line(error)})",
+            "check the ONNX file, or its opset, with a newer OpenVINO",
+        ) from error
+    return out
+
+
+def load(artefact: Path, plan: Plan) -> OpenVinoSession:
+    """Load an ``.xml`` (with its ``.bin`` beside it) or ``.onnx`` file for one request at a time.
+
+    Raises:
+        BackendError: the file cannot be loaded, is quantized although the plan says float or the
+            reverse, or OpenVINO did not take the precision or device that was set.
+    """
+    check_plan(NAME, plan, PRECISIONS, OPTIONS)
+    if artefact.suffix not in (".xml", ".onnx"):
+        # OpenVINO would offer it to every frontend that it has, TensorFlow's included.
+        raise BackendError(f"{artefact}: is neither .xml nor .onnx", "load one of those")
+    import openvino as ov
+
+    core = ov.Core()
+    hint = _hint(plan)
+    config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if plan.threads:
+        config["INFERENCE_NUM_THREADS"] = str(plan.threads)
+    try:
+        model = core.read_model(str(artefact))
+        _check_quantization(artefact, model, plan)
+        compiled = core.compile_model(model, plan.device, config)
+        active = _read_back(compiled, plan)
+    except RuntimeError as error:
+        raise BackendError(
+            f"{artefact}: OpenVINO cannot load it on {plan.device} ({_last_line(error)})",
+            f"check file and device; devices here: {', '.join(core.available_devices)}",
+        ) from error
+    if active["float_precision"] != hint:
+        raise BackendError(
+            f"{artefact}: OpenVINO runs {active['float_precision']} on {plan.device}, not {hint}",
+            "choose a precision that this device has",
+        )
+    return OpenVinoSession(compiled, active)
+
+
+class OpenVinoSession:
+    """A compiled model with one request; see ``core.backend.Session``."""
+
+    def __init__(self, compiled: Any, active: Dict[str, Any]) -> None:
+        """Use ``load``; this only keeps the request and its ports."""
+        import openvino as ov
+
+        self._tensor = ov.Tensor
+        self._request = compiled.create_infer_request()
+        self.active = active
+        self.inputs = tuple(_spec(port) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+        self._ports = {spec.name: i for i, spec in enumerate(self.inputs)}
+
+    def run(self, feed: Mapping[str, Any]) -> Dict[str, Any]:
+        """Run once on arrays that OpenVINO reads in place; the outputs are copies."""
+        try:
+            for name, array in feed.items():
+                tensor = self._tensor(array, shared_memory=True)
+                self._request.set_input_tensor(self._ports[name], tensor)
+            # Sharing here spares a copy that would be copied again below.
+            self._request.infer(share_outputs=True)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise BackendError(
+                f"OpenVINO stopped in a run ({_last_line(error)})",
+                "check names, shapes and types of what is fed",
+            ) from error
+        return {
+            spec.name: self._request.get_output_tensor(i).data.copy()
+            for i, spec in enumerate(self.outputs)
+        }
+
+    def close(self) -> None:
+        """Drop the request, and with it the compiled model."""
+        self._request = None
+
+
+def _hint(plan: Plan) -> str:
+    wanted = plan.precision
+    if wanted == "int8":
+        wanted = str(plan.options.get("float_precision", "fp32"))
+    if wanted not in _HINTS:
+        raise BackendError(
+            f"backend {NAME}: float_precision is {wanted!r}", nearest(wanted, _HINTS)
+        )
+    return _HINTS[wanted]
+
+
+def _check_quantization(artefact: Path, model: Any, plan: Plan) -> None:
+    quantized = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
+    if quantized != (plan.precision == "int8"):
+        found = "int8" if quantized else "a float model"
+        raise BackendError(
+            f"{artefact}: is {found}, the plan asks for {plan.precision}",
+            "load it with its own precision, or export it again",
+        )
+
+
+def _read_back(compiled: Any, plan: Plan) -> Dict[str, Any]:
+    layers: Dict[str, int] = {}
+    for op in compiled.get_runtime_model().get_ops():
+        kind = op.get_rt_info()["runtimePrecision"].value
+        layers[kind] = layers.get(kind, 0) + 1
+    names = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return {
+        "provider": ",".join(compiled.get_property("EXECUTION_DEVICES")),
+        "precision": plan.precision,
+        "float_precision": names.get(hint, hint),
+        "layers": layers,
+        "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
+    }
+
+
+def _spec(port: Any) -> TensorSpec:
+    sides = port.partial_shape
+    shape = tuple(-1 if side.is_dynamic else side.get_length() for side in sides)
+    return TensorSpec(port.any_name, shape, str(port.element_type.to_dtype()))
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of OpenVINO's long texts that says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__
