@@ -1,8 +1,8 @@
 """The bundle: the sealed folder that goes to a device, and its manifest.
 
-A bundle is sealed when ``manifest.json`` stands in it; that file is written last, and it lists every
-other file with its size and hash. What the files mean to numpy or to a runtime lives in ``bench``
-and ``export``.
+A bundle is sealed when ``manifest.json`` stands in it; that file is written last, and it lists
+every other file with its size and hash. What the files mean to numpy or to a runtime lives in
+``bench`` and ``export``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Rung:
         name: such as ``onnx fp32`` or ``x86-openvino int8``.
         against: the hop that it was compared with.
         n: images compared.
-        sqnr_db: 20·log10(‖y‖₂ / ‖y - ŷ‖₂) over all outputs; ``None`` where they are equal to the bit.
+        sqnr_db: 20·log10(‖y‖₂ / ‖y - ŷ‖₂) over all outputs; ``None`` where they are equal to the
+            bit.
         max_abs: largest absolute difference of an output.
         agreement_pct: images with the same top-1 class, in percent.
         top1_pct: accuracy on the evaluation images, in percent; ``None`` where it was not measured.

@@ -36,7 +36,8 @@ def decode(cls: Type[T], value: Any, where: str) -> T:
     Raises:
         InputError: with the path of the key that is wrong.
     """
-    return _decode(cls, value, where, "")
+    result: T = _decode(cls, value, where, "")
+    return result
 
 
 def _decode(kind: Any, value: Any, where: str, key: str) -> Any:
@@ -57,7 +58,8 @@ def _decode(kind: Any, value: Any, where: str, key: str) -> Any:
         inner = kind.__args__[1]
         return {k: _decode(inner, v, where, _join(key, k)) for k, v in value.items()}
     if kind is float:
-        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), kind, value, where, key)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        _expect(number, kind, value, where, key)
         return float(value)
     _expect(type(value) is kind, kind, value, where, key)
     return value

@@ -107,7 +107,7 @@ class DiskError(MachineError):
     """The disk is full, or the place cannot be written."""
 
 
-class Interrupted(EdgexferError):
+class Interrupted(EdgexferError):  # noqa: N818 - an interruption is not a fault
     """The work was interrupted, after its state had been saved."""
 
     exit_code = 130

@@ -1,9 +1,9 @@
 """How a decoded RGB image becomes a model's input: one definition for trainer, calibration, device.
 
-The definition has two halves. *Geometry* (resize, crop) turns any decoded image into a uint8 image of
-a fixed size; it runs on the host, in ``data/``, and its result is what a bundle ships. *Normalisation*
-turns that uint8 image into float32; it is ``x * scale + bias`` with the float32 constants computed
-here, so that numpy on a device and torch in a trainer give the same bits.
+The definition has two halves. *Geometry* (resize, crop) turns any decoded image into a uint8 image
+of a fixed size; it runs on the host, in ``data/``, and its result is what a bundle ships.
+*Normalisation* turns that uint8 image into float32; it is ``x * scale + bias`` with the float32
+constants computed here, so that numpy on a device and torch in a trainer give the same bits.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Preprocess:
     def affine(self) -> Tuple[Tuple[float, ...], Tuple[float, ...]]:
         """Return per-channel ``scale`` and ``bias``, each already rounded to float32.
 
-        ``float32(float32(x * scale) + bias)`` with x in 0..255 is the normalised value. Two separate
-        float32 operations (no fused multiply-add) give the same bits in numpy and in torch.
+        ``float32(float32(x * scale) + bias)`` with x in 0..255 is the normalised value. Two
+        separate float32 operations (no fused multiply-add) give the same bits in numpy and in
+        torch.
         """
         scale = tuple(_float32(1.0 / (255.0 * s)) for s in self.std)
         bias = tuple(_float32(-m / s) for m, s in zip(self.mean, self.std))

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: one live line on a terminal, now and then a plain line elsewhere.
+"""Progress of long work on stderr: one live line on a terminal, now and then a line elsewhere.
 
 Rooms report through a ``Progress`` that they are handed; only the command line decides whether it
 shows. Nothing here ever writes to stdout.
@@ -52,7 +52,7 @@ class Progress:
         self.close()
 
     def skip(self, units: int) -> None:
-        """Count units that an earlier, interrupted run has already done; they do not count as speed."""
+        """Count units that an earlier run has already done; they do not count as speed."""
         self._done += units
         self._skipped += units
 
@@ -92,7 +92,9 @@ class Progress:
         rate = (self._done - self._skipped) / spent
         parts = [self._title]
         if self._total:
-            parts.append(f"{100 * self._done / self._total:3.0f}% {self._done}/{self._total} {self._unit}")
+            parts.append(
+                f"{100 * self._done / self._total:3.0f}% {self._done}/{self._total} {self._unit}"
+            )
         else:
             parts.append(f"{self._done} {self._unit}")
         parts.append(f"{rate:.0f} {self._unit}/s" if rate >= 10 else f"{rate:.2g} {self._unit}/s")
@@ -105,4 +107,8 @@ class Progress:
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(max(seconds, 0)), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+        if minutes >= 60
+        else f"{minutes}:{rest:02d}"
+    )

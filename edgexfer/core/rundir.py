@@ -17,9 +17,10 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, IO, List, Optional
+from typing import IO, Any, Dict, List, Optional
 
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import EdgexferError, RunError
@@ -75,10 +76,9 @@ class RunDir:
         """Say how it ended, unless it is done, and let go of the lock."""
         if self.info.status != "done" and kind is not None:
             interrupted = getattr(kind, "exit_code", 1) == 130 or kind is KeyboardInterrupt
-            try:
+            # The disk that stopped the run may not take the note either.
+            with suppress(EdgexferError):
                 self.set(status="interrupted" if interrupted else "failed")
-            except EdgexferError:
-                pass  # the disk that stopped the run cannot take the note either
         self.close()
 
     @property
@@ -165,7 +165,9 @@ def read_run(path: PathLike) -> RunInfo:
     except EdgexferError as error:
         raise RunError(error.what, "delete the folder and run the stage again") from error
     if info.schema != SCHEMA:
-        raise RunError(f"{place}: schema is {info.schema!r}, expected {SCHEMA!r}", "run the stage again")
+        raise RunError(
+            f"{place}: schema is {info.schema!r}, expected {SCHEMA!r}", "run the stage again"
+        )
     return info
 
 
@@ -224,7 +226,9 @@ def _take_lock(place: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "another process"
         lock.close()
-        raise RunError(f"{place}: {holder} works in this run", "wait for it, or choose another --out") from error
+        raise RunError(
+            f"{place}: {holder} works in this run", "wait for it, or choose another --out"
+        ) from error
     lock.seek(0)
     lock.truncate()
     lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")

@@ -1,8 +1,8 @@
 """Percentiles with confidence bounds, and intervals for accuracies, in plain Python.
 
 Definitions are fixed here once: a percentile is the nearest rank; its upper bound is an order
-statistic that holds with 99 % confidence for independent samples; an accuracy has a Wilson interval;
-the difference of two accuracies on the same images has Newcombe's paired interval.
+statistic that holds with 99 % confidence for independent samples; an accuracy has a Wilson
+interval; the difference of two accuracies has Newcombe's, paired where the images are the same.
 """
 
 from __future__ import annotations
@@ -165,14 +165,33 @@ def paired_drop(first: Sequence[bool], second: Sequence[bool]) -> PairedDrop:
     return PairedDrop(100 * d, 100 * (d - low), 100 * (d + high), lost, gained, n)
 
 
+def unpaired_drop(correct1: int, n1: int, correct2: int, n2: int) -> Tuple[float, float, float]:
+    """Compare two accuracies that cannot be paired, by Newcombe's method 10 (Statist. Med. 1998).
+
+    Returns:
+        First accuracy minus second and the ends of its 95 % interval, in percentage points.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
+    if n1 < 1 or n2 < 1:
+        raise ValueError(f"unpaired_drop needs two non-empty samples, got {n1}, {n2}")
+    p1, p2 = correct1 / n1, correct2 / n2
+    (l1, u1), (l2, u2) = wilson(correct1, n1), wilson(correct2, n2)
+    d = p1 - p2
+    low = math.hypot(p1 - l1, u2 - p2)
+    high = math.hypot(u1 - p1, p2 - l2)
+    return 100 * d, 100 * (d - low), 100 * (d + high)
+
+
 def _phi(a: int, b: int, c: int, d: int) -> float:
     product = (a + b) * (c + d) * (a + c) * (b + d)
     if product == 0:
         return 0.0
-    top = a * d - b * c
+    top: float = a * d - b * c
     if top > 0:
         top = max(top - (a + b + c + d) / 2, 0)
-    return float(top / math.sqrt(product))
+    return top / math.sqrt(product)
 
 
 def _newcombe(d1: float, d2: float, phi: float) -> float:

@@ -1,0 +1,191 @@
+"""Find the runs, bundles and records in what a user names; what cannot be read is kept as a fault.
+
+Nothing is measured or judged here, and no file is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgexfer.core.bundle import MANIFEST, Manifest, is_safe, read_manifest
+from edgexfer.core.errors import EdgexferError, InputError
+from edgexfer.core.files import sha256_file
+from edgexfer.core.model import CARD, FOLDER, ModelCard, read_card
+from edgexfer.core.record import Record, read_record
+from edgexfer.core.rundir import INFO, RunInfo, read_events, read_run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BENCH = "bench"
+# What the folders of a trip say of the bundles in them.
+ROLES = {"teacher-bundle": "teacher", "bundle": "student", "control-bundle": "control"}
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run folder.
+
+    Attributes:
+        path: where it lies.
+        role: the folder's name in a trip: ``teacher``, ``student`` or ``control``.
+        info: what it says of itself.
+        card: its model; ``None`` while it has none.
+        events: the lines of ``metrics.jsonl``.
+    """
+
+    path: Path
+    role: str
+    info: RunInfo
+    card: ModelCard | None
+    events: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class FoundBundle:
+    """A bundle.
+
+    Attributes:
+        path: where it lies.
+        role: ``teacher``, ``student`` or ``control`` in a trip, else the folder's name.
+        manifest: what it holds.
+        manifest_sha256: by which its records name it.
+        labels: class index of each evaluation image, int64 (N,); ``None`` without any.
+    """
+
+    path: Path
+    role: str
+    manifest: Manifest
+    manifest_sha256: str
+    labels: np.ndarray[Any, Any] | None
+
+
+@dataclass(frozen=True)
+class FoundRecord:
+    """A record and the file that it was read from."""
+
+    path: Path
+    record: Record
+
+
+@dataclass
+class Found:
+    """Everything that was found, in the order in which it was named.
+
+    Attributes:
+        title: of the whole, from the folder's name.
+        runs: trainings.
+        bundles: what was exported.
+        records: what was measured.
+        faults: what could not be read, each with what to do about it.
+    """
+
+    title: str
+    runs: list[FoundRun] = field(default_factory=list)
+    bundles: list[FoundBundle] = field(default_factory=list)
+    records: list[FoundRecord] = field(default_factory=list)
+    faults: list[EdgexferError] = field(default_factory=list)
+
+    def bundle_of(self, record: Record) -> FoundBundle | None:
+        """Return the bundle that a record measured, if it is among what was found."""
+        wanted = record.bundle.get("manifest_sha256")
+        return next((b for b in self.bundles if b.manifest_sha256 == wanted), None)
+
+    def run_of(self, role: str) -> FoundRun | None:
+        """Return the run of a role, if it is among what was found."""
+        return next((r for r in self.runs if r.role == role), None)
+
+
+def collect(inputs: Sequence[Path]) -> Found:
+    """Read every run, bundle and record below the places named.
+
+    Args:
+        inputs: trip folders, runs, bundles, folders of records, record files.
+
+    Raises:
+        InputError: a place does not exist, or none of them holds anything to report.
+    """
+    first = Path(inputs[0]).resolve() if inputs else Path()
+    found = Found(title=first.stem if first.suffix == ".json" else first.name)
+    for place in _places([Path(p) for p in inputs]):
+        try:
+            _read(place, found)
+        except EdgexferError as error:
+            found.faults.append(error)
+    if not (found.runs or found.bundles or found.records):
+        if found.faults:
+            raise found.faults[0]
+        names = ", ".join(str(p) for p in inputs) or "nothing was named"
+        raise InputError(
+            f"{names}: holds no run, bundle or record",
+            "name a folder that `edgexfer run`, `finetune`, `export` or `bench` has written",
+        )
+    return found
+
+
+def _places(inputs: Sequence[Path]) -> Iterator[Path]:
+    """Yield each run, bundle and record file once, however often it was named."""
+    seen = set()
+    for place in inputs:
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder", "check the path")
+        for found in _below(place):
+            if found.resolve() not in seen:
+                seen.add(found.resolve())
+                yield found
+
+
+def _below(place: Path) -> Iterator[Path]:
+    if place.is_file() or (place / INFO).exists() or (place / MANIFEST).exists():
+        yield place
+        return
+    children = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+    inner = [p for p in children if (p / INFO).exists() or (p / MANIFEST).exists()]
+    yield from inner
+    if (place / BENCH).is_dir():
+        yield from sorted((place / BENCH).glob("*.json"))
+    elif not inner:
+        yield from sorted(place.glob("*.json"))
+
+
+def _read(place: Path, found: Found) -> None:
+    if place.is_file():
+        found.records.append(FoundRecord(place, read_record(place)))
+    elif (place / MANIFEST).exists():
+        found.bundles.append(_read_bundle(place))
+    else:
+        card = read_card(place) if (place / FOLDER / CARD).exists() else None
+        events = tuple(read_events(place))
+        found.runs.append(FoundRun(place, place.resolve().name, read_run(place), card, events))
+
+
+def _read_bundle(place: Path) -> FoundBundle:
+    manifest = read_manifest(place)
+    name = place.resolve().name
+    digest = sha256_file(place / MANIFEST)
+    return FoundBundle(
+        place, ROLES.get(name, name), manifest, digest, _read_labels(place, manifest)
+    )
+
+
+def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None:
+    import numpy as np
+
+    if manifest.evaluation is None:
+        return None
+    name, n = manifest.evaluation.labels, manifest.evaluation.n
+    try:
+        if not is_safe(name):
+            raise ValueError("unsafe path")
+        labels: np.ndarray[Any, Any] = np.load(place / name, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place / name}: cannot be read ({error})", "export it again") from error
+    if labels.shape != (n,):
+        raise InputError(
+            f"{place / name}: holds labels of shape {labels.shape}, the manifest says {n}",
+            "export it again",
+        )
+    return labels

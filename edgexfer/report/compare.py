@@ -1,0 +1,117 @@
+"""How two accuracies differ: image by image where the images are the same, with an interval.
+
+What to conclude from a difference stands in ``verdict.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgexfer.core.stats import paired_drop, unpaired_drop
+from edgexfer.report.collect import Found, FoundBundle
+from edgexfer.report.rows import Group, Row
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much accuracy one model loses against another.
+
+    Attributes:
+        drop_pt: in points, positive for a loss.
+        low_pt: lower end of the 95 % interval.
+        high_pt: upper end of it.
+        n: images.
+        paired: whether it was found image by image.
+    """
+
+    drop_pt: float
+    low_pt: float
+    high_pt: float
+    n: int
+    paired: bool
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval excludes no difference at all."""
+        return self.low_pt > 0 or self.high_pt < 0
+
+
+def drop_from_fp32(found: Found, group: Group, row: Row) -> Drop | None:
+    """Return the loss of a row against the FP32 artefact of its bundle; ``None`` where unknown."""
+    bundle = row.record.bundle.get("manifest_sha256")
+    siblings = [
+        r
+        for r in group.usable
+        if r.record.bundle.get("manifest_sha256") == bundle
+        and r.record.artefact.get("precision") == "fp32"
+        and r.record.accuracy
+    ]
+    if row in siblings:
+        n = row.record.accuracy.n if row.record.accuracy else 0
+        return Drop(0.0, 0.0, 0.0, n, paired=True)
+    if not siblings:
+        return None
+    same = [r for r in siblings if r.record.artefact.get("target") == _target(row)]
+    return drop_between(found, (same or siblings)[0], row)
+
+
+def drop_between(found: Found, first: Row, second: Row) -> Drop | None:
+    """Return how much accuracy the second loses against the first, image by image where it can be.
+
+    Two records can be paired when their bundles carry the same labels in the same order.
+    """
+    a, b = first.record.accuracy, second.record.accuracy
+    if a is None or b is None or a.n == 0 or b.n == 0:
+        return None
+    one, two = found.bundle_of(first.record), found.bundle_of(second.record)
+    if one and two and _same_images(one, two) and len(a.predictions) == len(b.predictions) == a.n:
+        labels = [int(x) for x in one.labels] if one.labels is not None else []
+        d = paired_drop(
+            [p == y for p, y in zip(a.predictions, labels, strict=True)],
+            [p == y for p, y in zip(b.predictions, labels, strict=True)],
+        )
+        return Drop(d.drop_pt, d.low_pt, d.high_pt, d.n, paired=True)
+    drop, low, high = unpaired_drop(a.correct, a.n, b.correct, b.n)
+    return Drop(drop, low, high, min(a.n, b.n), paired=False)
+
+
+def run_gain(student: Any, control: Any) -> Drop | None:
+    """Return the test accuracy of one run minus that of another, ``None`` where one has none.
+
+    Args:
+        student: ``result["test"]`` of a run: ``n``, ``correct`` and, to be paired, ``wrong``, the
+            indices of the images that it got wrong.
+        control: likewise, of the other run.
+    """
+    if not _counted(student) or not _counted(control):
+        return None
+    wrong, other = student.get("wrong"), control.get("wrong")
+    n = int(student["n"])
+    if isinstance(wrong, list) and isinstance(other, list) and control["n"] == n:
+        a, b = set(wrong), set(other)
+        d = paired_drop([i not in a for i in range(n)], [i not in b for i in range(n)])
+        return Drop(d.drop_pt, d.low_pt, d.high_pt, n, paired=True)
+    drop, low, high = unpaired_drop(student["correct"], n, control["correct"], control["n"])
+    return Drop(drop, low, high, n, paired=False)
+
+
+def _same_images(one: FoundBundle, two: FoundBundle) -> bool:
+    if one.labels is None or two.labels is None or one.manifest.labels != two.manifest.labels:
+        return False
+    a, b = one.manifest.evaluation, two.manifest.evaluation
+    same = a is not None and b is not None and a.data_fingerprint == b.data_fingerprint
+    return same and a.split == b.split and one.labels.tolist() == two.labels.tolist()  # type: ignore[union-attr]
+
+
+def _counted(test: Any) -> bool:
+    return (
+        isinstance(test, dict)
+        and all(isinstance(test.get(k), int) for k in ("n", "correct"))
+        and 0 <= test["correct"] <= test["n"]
+        and test["n"] > 0
+    )
+
+
+def _target(row: Row) -> Any:
+    return row.record.artefact.get("target")

@@ -1,0 +1,71 @@
+"""The table that bench, run and quickstart print: plain text, aligned by display width."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from edgexfer.core.record import Record
+from edgexfer.report import words
+from edgexfer.report.rows import Group, Row, group_rows
+
+_HEADS = ("model", "artefact", "accuracy", "size", "p50", "p90", "speed-up", "status")
+_LEFT = {"model", "artefact", "status"}
+
+
+def summary_table(records: Sequence[Record], *, reference: str | None = None) -> str:
+    """Return records as a table; those of other machines or settings stand apart.
+
+    Args:
+        records: in any order; failed ones are shown with their reason.
+        reference: name of the artefact that the speed-up refers to; ``None`` takes the FP32 record
+            of the torch backend of the model with the most parameters.
+
+    Returns:
+        Lines without a final line break; latencies in milliseconds, sizes in SI units.
+    """
+    groups = group_rows((Row("", record) for record in records), reference)
+    return "\n\n".join(_table(group, titled=len(groups) > 1) for group in groups)
+
+
+def _table(group: Group, *, titled: bool) -> str:
+    cells = [_cells(row) for row in group.rows]
+    heads = [h for h in _HEADS if h != "speed-up" or group.reference is not None]
+    widths = {h: max(_width(h), *(_width(c[h]) for c in cells)) for h in heads}
+    lines = [f"{group.machine}, {group.settings}"] if titled else []
+    lines.append(_line({h: h for h in heads}, widths))
+    lines.append("  ".join("─" * widths[h] for h in heads))
+    lines += [_line(c, widths) for c in cells]
+    if group.reference is not None:
+        lines.append(f"speed-up: p50 of {group.reference.full_name} over its own")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> dict[str, str]:
+    record = row.record
+    reason = f": {words.clean(record.reasons[0], 80)}" if record.reasons else ""
+    return {
+        "model": words.clean(row.model, 40),
+        "artefact": words.clean(row.artefact, 40),
+        "accuracy": words.percent(row.top1_pct),
+        "size": words.size(row.size_bytes),
+        "p50": words.milliseconds(row.p50_ns),
+        "p90": words.milliseconds(row.p90_ns),
+        "speed-up": words.times(row.speedup),
+        "status": words.clean(record.status, 20) + reason,
+    }
+
+
+def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
+    parts = []
+    for head, width in widths.items():
+        pad = " " * (width - _width(cells[head]))
+        parts.append(cells[head] + pad if head in _LEFT else pad + cells[head])
+    return "  ".join(parts).rstrip()
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    marks = sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
+    return len(text) + wide - marks

@@ -1,0 +1,223 @@
+"""The verdict in plain words: which artefact to take, what it costs, whether the teacher helped.
+
+Every claim of a difference rests on an interval; where the interval holds zero, the verdict says
+that no difference was shown. Nothing is drawn or laid out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgexfer.report import words
+from edgexfer.report.collect import Found
+from edgexfer.report.compare import Drop, drop_between, drop_from_fp32, run_gain
+from edgexfer.report.rows import Group, Row, upper_of
+
+DEFAULT_LIMIT_PT = 1.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to conclude of one group of comparable records.
+
+    Attributes:
+        headline: one sentence.
+        sentences: what stands behind it.
+        figures: ``(value, what it is)`` for the eye.
+        best: the artefact to take; ``None`` where none may be recommended.
+    """
+
+    headline: str
+    sentences: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
+    best: Row | None
+
+
+def judge(found: Found, group: Group) -> Verdict:
+    """Choose the fastest artefact that stays within its limit of accuracy, and say why.
+
+    The limit is the profile's ``accuracy_drop_pt``, else 1 point, against the FP32 artefact of the
+    same bundle measured in the same group. The teacher is what is compared with, not a candidate.
+    """
+    candidates = [r for r in group.usable if r.record.accuracy and r is not group.reference]
+    # Where the teacher is all there is, it is the one to judge.
+    candidates = candidates or [r for r in group.usable if r.record.accuracy]
+    judged = [(row, drop_from_fp32(found, group, row)) for row in candidates]
+    within = [(r, d) for r, d in judged if d is not None and d.drop_pt <= limit_of(r)]
+    if not within:
+        return Verdict(_none_headline(group, judged), (), (), None)
+    best, drop = min(within, key=lambda pair: pair[0].p50_ns or 0)
+    sentences = [_measured(best), _kept(best, drop)]
+    sentences += _ties(best, [r for r, _ in within])
+    sentences += _faster_but_worse(best, judged)
+    if group.reference is not None and best is not group.reference:
+        sentences.append(_against_teacher(found, group.reference, best))
+    headline = f"Take {best.full_name}."
+    if best.record.status == "partial":
+        headline = f"Take {best.full_name}, with care: {_reasons(best)}."
+    return Verdict(headline, tuple(sentences), tuple(_figures(best)), best)
+
+
+def teacher_helped(found: Found) -> str | None:
+    """Compare the student with the control, the same student trained without the teacher.
+
+    Returns:
+        A sentence; ``None`` where there is no finished control.
+    """
+    student, control = found.run_of("student"), found.run_of("control")
+    if student is None or control is None:
+        return None
+    with_teacher, without = student.info.result.get("test"), control.info.result.get("test")
+    gain = run_gain(with_teacher, without)
+    if gain is None or with_teacher is None or without is None:
+        return "Whether the teacher helped is open: student or control has no test accuracy."
+    scores = (
+        f"{words.percent(_top1(with_teacher))} with it, {words.percent(_top1(without))} without, "
+        f"on {words.count(gain.n, 'test image')}"
+    )
+    interval = _interval(gain)
+    if not gain.shown:
+        return f"Did the teacher help the student? No difference shown: {scores} ({interval})."
+    answer = "Yes" if gain.drop_pt > 0 else "No, it did harm"
+    size = words.points(gain.drop_pt)
+    return f"Did the teacher help the student? {answer}: {scores}, {size} ({interval})."
+
+
+def limit_of(row: Row) -> float:
+    """Return how many points of accuracy an artefact may lose."""
+    limits = row.record.profile.get("limits")
+    limit = limits.get("accuracy_drop_pt") if isinstance(limits, dict) else None
+    return float(limit) if isinstance(limit, (int, float)) else DEFAULT_LIMIT_PT
+
+
+def accuracy_text(row: Row) -> str:
+    """Return an accuracy with its interval and what it rests on."""
+    a = row.record.accuracy
+    if a is None:
+        return words.MISSING
+    return (
+        f"{words.percent(a.top1_pct)} of {words.count(a.n, f'{words.clean(a.split)} image')} right "
+        f"(95 % interval {words.percent(a.low_pct)} to {words.percent(a.high_pct)})"
+    )
+
+
+def _measured(best: Row) -> str:
+    p90 = best.record.latency.get("p90")
+    upper = upper_of(p90)
+    bound = f", below {words.milliseconds(upper)} with 99 % confidence" if upper else ""
+    return (
+        f"Half of its runs take less than {words.milliseconds(best.p50_ns)}, nine of ten less than "
+        f"{words.milliseconds(best.p90_ns)}{bound}; {accuracy_text(best)}; "
+        f"its files take {words.size(best.size_bytes)}."
+    )
+
+
+def _kept(best: Row, drop: Drop | None) -> str:
+    limit = words.points(limit_of(best))
+    if best.record.artefact.get("precision") == "fp32" or drop is None:
+        return "It is not quantized, so it is its own yardstick of accuracy."
+    text = f"Against FP32 it {_change(drop)} ({_interval(drop)}); up to {limit} may be lost."
+    if drop.high_pt > limit_of(best):
+        text += " The images are too few to exclude a larger loss."
+    return text
+
+
+def _ties(best: Row, within: Sequence[Row]) -> list[str]:
+    """Name those whose p50 cannot be told from the best one's: its 99 % bound reaches theirs."""
+    reach = upper_of(best.record.latency.get("p50"))
+    if reach is None:
+        return []
+    near = [r.full_name for r in within if r is not best and (r.p50_ns or 0) <= reach]
+    if not near:
+        return []
+    verb = "is" if len(near) == 1 else "are"
+    return [f"{words.joined(near)} {verb} as fast, within what this measurement can tell apart."]
+
+
+def _faster_but_worse(best: Row, judged: Sequence[tuple[Row, Drop | None]]) -> list[str]:
+    said = []
+    for row, drop in judged:
+        if (row.p50_ns or 0) >= (best.p50_ns or 0) or row is best:
+            continue
+        why = (
+            f"it {_change(drop)} against FP32, more than {words.points(limit_of(row))}"
+            if drop is not None
+            else "there is no FP32 measurement to hold its accuracy against"
+        )
+        speed = words.milliseconds(row.p50_ns)
+        said.append(f"{row.full_name} is faster ({speed}), but not taken: {why}.")
+    return said
+
+
+def _against_teacher(found: Found, teacher: Row, best: Row) -> str:
+    parts = []
+    if best.speedup is not None:
+        faster = best.speedup >= 1
+        ratio = words.times(best.speedup if faster else 1 / best.speedup)
+        parts.append(f"{ratio} as {'fast' if faster else 'slow'}")
+    ratio_size = _ratio(teacher.size_bytes, best.size_bytes)
+    if ratio_size is not None:
+        smaller = ratio_size >= 1
+        ratio = words.times(ratio_size if smaller else 1 / ratio_size)
+        parts.append(f"{ratio} as {'small' if smaller else 'large'}")
+    drop = drop_between(found, teacher, best)
+    if drop is not None:
+        parts.append(
+            f"{_change(drop)} ({_interval(drop)})"
+            if drop.shown
+            else f"no difference of accuracy shown ({_interval(drop)})"
+        )
+    where = "in " + teacher.record.artefact.get("name", "") if not teacher.role else ""
+    name = words.clean(f"{teacher.full_name} {where}".strip())
+    return f"Beside {name}, measured the same way: {', '.join(parts)}."
+
+
+def _none_headline(group: Group, judged: Sequence[tuple[Row, Drop | None]]) -> str:
+    if not group.rows:
+        return "Nothing was measured."
+    if not group.usable:
+        return f"No measurement is usable: {_reasons(group.rows[0])}."
+    if not judged:
+        return "No accuracy was measured, so no artefact can be recommended."
+    return "No artefact can be recommended: none was shown to stay within its limit of accuracy."
+
+
+def _figures(best: Row) -> list[tuple[str, str]]:
+    figures = [
+        (words.milliseconds(best.p50_ns), "p50 latency"),
+        (words.percent(best.top1_pct), "accuracy"),
+        (words.size(best.size_bytes), "size"),
+    ]
+    if best.speedup is not None:
+        figures.insert(1, (words.times(best.speedup), "speed of the teacher"))
+    return figures
+
+
+def _change(drop: Drop) -> str:
+    if drop.drop_pt == 0:
+        return "has the same accuracy"
+    return f"{'loses' if drop.drop_pt > 0 else 'gains'} {words.points(drop.drop_pt)}"
+
+
+def _interval(drop: Drop) -> str:
+    return f"95 % interval {_signed(drop.low_pt)} to {_signed(drop.high_pt)}"
+
+
+def _signed(value: float) -> str:
+    text = f"{abs(value):.1f}"
+    return text if text == "0.0" or value > 0 else "−" + text
+
+
+def _reasons(row: Row) -> str:
+    reasons = "; ".join(words.clean(r) for r in row.record.reasons)
+    return reasons or f"its status is {words.clean(row.record.status)}"
+
+
+def _top1(test: dict[str, Any]) -> float:
+    return float(100 * test["correct"] / test["n"])
+
+
+def _ratio(over: int | None, under: int | None) -> float | None:
+    return over / under if over and under else None
