@@ -10,13 +10,21 @@ import json
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from annotated_types import Ge, Gt, Le, Lt
+
+from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
 from edgexfer.yamlio import parse_value, read_yaml, validate
 
 _STRICT = {"extra": "forbid"}
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
+Count = Annotated[int, Ge(1)]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,12 @@ class DataSection:
     """Which images, and how they are split.
 
     Attributes:
-        path: a folder of class folders, ``digits``, ``torchvision:NAME``, ``hf:OWNER/NAME``, or a ``.tar``.
+        path: a folder of class folders, ``digits``, ``torchvision:NAME``, ``hf:OWNER/NAME``, or a
+            ``.tar`` of such a folder.
         val: share of the training images that becomes the val split where there is none, 0..0.5.
         test: share of all images that becomes the test split where there is none, 0..0.5.
         split_seed: seed of the stratified hash that splits a flat folder.
-        limit: use at most so many images of each split, taken evenly from the classes; null for all.
+        limit: use at most so many images of each split, evenly from the classes; null for all.
         cache: ``ram`` decodes once and keeps uint8 images, ``none`` decodes anew each epoch,
             ``auto`` takes ``ram`` where the images fit.
         workers: threads that decode; null takes the machine's cores.
@@ -38,12 +47,12 @@ class DataSection:
     __pydantic_config__ = _STRICT
 
     path: str
-    val: float = 0.1
-    test: float = 0.2
+    val: Annotated[float, Gt(0), Le(0.5)] = 0.1
+    test: Annotated[float, Gt(0), Le(0.5)] = 0.2
     split_seed: int = 0
-    limit: int | None = None
+    limit: Count | None = None
     cache: Literal["auto", "ram", "none"] = "auto"
-    workers: int | None = None
+    workers: Count | None = None
     allow_quarantined: bool = False
 
 
@@ -79,26 +88,26 @@ class TrainSection:
 
     __pydantic_config__ = _STRICT
 
-    epochs: int = 10
-    batch_size: int = 64
+    epochs: Count = 10
+    batch_size: Count = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    backbone_lr: float = 1.0
-    weight_decay: float = 0.05
-    warmup: float = 1.0
-    min_lr: float = 0.01
-    label_smoothing: float = 0.0
+    lr: Positive = 1e-3
+    backbone_lr: NotNegative = 1.0
+    weight_decay: NotNegative = 0.05
+    warmup: NotNegative = 1.0
+    min_lr: Annotated[float, Ge(0), Le(1)] = 0.01
+    label_smoothing: Share = 0.0
     augment: Literal["none", "shift", "flip", "crop", "randaugment"] = "flip"
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float = 0.0
-    clip_grad: float = 0.0
-    patience: int | None = None
-    accumulate: int = 1
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    ema: Share = 0.0
+    clip_grad: NotNegative = 0.0
+    patience: Count | None = None
+    accumulate: Count = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
-    checkpoint_s: float = 60.0
-    seed: int = 0
+    checkpoint_s: Positive = 60.0
+    seed: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class ModelSection:
     __pydantic_config__ = _STRICT
 
     name: str
-    size: int | None = None
+    size: Count | None = None
     weights: str | None = None
     pretrained: bool = False
     options: dict[str, Any] = field(default_factory=dict)
@@ -161,9 +170,9 @@ class StudentSection:
 
     model: ModelSection
     loss: str = "kd"
-    temperature: float = 4.0
-    w_soft: float = 0.9
-    w_hard: float = 0.1
+    temperature: Positive = 4.0
+    w_soft: NotNegative = 0.9
+    w_hard: NotNegative = 0.1
     control: bool = False
     train: TrainSection = TrainSection()
 
@@ -186,9 +195,9 @@ class ExportSection:
 
     targets: tuple[str, ...] = ("x86-onnxruntime", "x86-openvino")
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    max_drop: float | None = None
-    calibration_images: int = 300
-    evaluation_images: int = 1000
+    max_drop: NotNegative | None = None
+    calibration_images: Count = 300
+    evaluation_images: Count = 1000
 
 
 @dataclass(frozen=True)
@@ -205,11 +214,11 @@ class BenchSection:
 
     __pydantic_config__ = _STRICT
 
-    processes: int = 5
-    seconds: float = 2.0
-    samples: int = 100
-    threads: int = 0
-    seed: int = 0
+    processes: Count = 5
+    seconds: Positive = 2.0
+    samples: Count = 100
+    threads: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -252,6 +261,16 @@ def load_recipe(path: PathLike, overrides: typing.Sequence[str] = ()) -> Recipe:
     return validate(Recipe, value, place, RecipeError)
 
 
+def check_section(section: T) -> T:
+    """Check a section that was built in code or from command-line options, as a recipe's would be.
+
+    Raises:
+        RecipeError: with the key of every fault.
+    """
+    place = Path(type(section).__name__.removesuffix("Section").lower())
+    return validate(type(section), json.loads(json.dumps(encode(section))), place, RecipeError)
+
+
 def recipe_schema() -> str:
     """Return the JSON Schema of a recipe, for editors."""
     from pydantic import TypeAdapter
@@ -265,7 +284,9 @@ def _set(value: Any, override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
-        raise RecipeError(f"--set {override}: is not key=value", "write --set student.train.epochs=3")
+        raise RecipeError(
+            f"--set {override}: is not key=value", "write --set student.train.epochs=3"
+        )
     place = value
     for part in parts[:-1]:
         if not isinstance(place.get(part), dict):

@@ -43,7 +43,9 @@ def read_yaml(path: Path, error: type[InputError]) -> Any:
         raise error(f"{path}: is not UTF-8 text", "save it as UTF-8") from fault
     value = _parse(text, str(path), error)
     if not isinstance(value, dict):
-        raise error(f"{path}: holds no keys", "write `key: value` lines, see `edgexfer init --help`")
+        raise error(
+            f"{path}: holds no keys", "write `key: value` lines, see `edgexfer init --help`"
+        )
     return value
 
 
@@ -171,7 +173,9 @@ def _describe(cls: type, item: Any, lines: Lines) -> tuple[str, str]:
     line = line_of(item["loc"], lines)
     kind = item["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {key}{line}", nearest(str(item["loc"][-1]), _keys(cls, item["loc"][:-1]))
+        return f"unknown key {key}{line}", nearest(
+            str(item["loc"][-1]), _keys(cls, item["loc"][:-1])
+        )
     if kind in ("missing", "missing_argument"):
         return f"key {key}{line} is missing", f"add {key}"
     message = str(item["msg"]).removeprefix("Input should be ")

@@ -1,0 +1,152 @@
+"""The Python API: what the verbs do, as functions with the same names and options.
+
+Every function imports what it needs when it is called, so that ``import edgexfer`` costs nothing.
+The functions return what a verb would print; errors are those of ``edgexfer.core.errors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgexfer.core.files import PathLike
+from edgexfer.recipe import (
+    BenchSection,
+    DataSection,
+    ExportSection,
+    ModelSection,
+    Recipe,
+    StudentSection,
+    TeacherSection,
+    check_section,
+    load_recipe,
+)
+
+if TYPE_CHECKING:
+    from edgexfer.core.bundle import Manifest
+    from edgexfer.core.record import Record
+    from edgexfer.core.rundir import RunInfo
+    from edgexfer.export.evaluate import Evaluation
+    from edgexfer.export.load import LoadedBundle
+    from edgexfer.pipeline import Trip
+
+
+def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLike) -> RunInfo:
+    """Fine-tune a teacher; an unfinished run in ``out`` goes on where it stopped.
+
+    Args:
+        data: where the images are, or a whole section.
+        teacher: name of the architecture, or a whole section.
+        out: the run's folder.
+
+    Returns:
+        What the finished run says of itself; ``result["test"]`` holds its accuracy.
+    """
+    from edgexfer.transfer.finetune import finetune as stage
+
+    section = TeacherSection(ModelSection(teacher)) if isinstance(teacher, str) else teacher
+    return stage(_data(data), check_section(section), Path(out))
+
+
+def distill(
+    data: str | DataSection, teacher: PathLike | None, student: str | StudentSection, out: PathLike
+) -> RunInfo:
+    """Distil a student from a teacher's run; an unfinished run in ``out`` goes on.
+
+    Args:
+        data: where the images are, or a whole section.
+        teacher: the teacher's run; ``None`` trains the same student without it, the control.
+        student: name of the architecture, or a whole section.
+        out: the run's folder.
+
+    Returns:
+        What the finished run says of itself; ``result["test"]`` holds its accuracy.
+    """
+    from edgexfer.distill.stage import distill as stage
+
+    section = StudentSection(ModelSection(student)) if isinstance(student, str) else student
+    return stage(_data(data), teacher, check_section(section), Path(out))
+
+
+def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[Evaluation]:
+    """Measure the accuracy of a run, or of each artefact of a bundle, on a data set's test split.
+
+    Args:
+        subject: a run or a bundle.
+        data: where the images are; ``None`` takes what the run was trained on.
+    """
+    from edgexfer.export.evaluate import evaluate as stage
+
+    return stage(Path(subject), None if data is None else _data(data))
+
+
+def export(run: PathLike, targets: str | Sequence[str] | ExportSection, out: PathLike) -> Manifest:
+    """Export a run for targets into a sealed bundle, every hop checked.
+
+    Args:
+        run: a finished run.
+        targets: profiles by name, alias or path, or a whole section.
+        out: the bundle's folder.
+    """
+    from edgexfer.export.stage import export as stage
+
+    if isinstance(targets, ExportSection):
+        section = targets
+    else:
+        section = ExportSection((targets,) if isinstance(targets, str) else tuple(targets))
+    return stage(Path(run), check_section(section), Path(out))
+
+
+def bench(
+    bundle: PathLike,
+    out: PathLike,
+    *,
+    targets: Sequence[str] | None = None,
+    section: BenchSection | None = None,
+) -> list[Record]:
+    """Measure a bundle's artefacts on this machine, each in fresh processes.
+
+    Args:
+        bundle: a sealed bundle.
+        out: folder for the records, one JSON file per artefact.
+        targets: profiles; ``None`` takes all that are meant for a machine like this one.
+        section: how long and how often.
+    """
+    from edgexfer.core.record import read_record
+    from edgexfer.remote.bench import bench_bundle
+
+    how = check_section(section or BenchSection())
+    paths = bench_bundle(Path(bundle), targets=targets, section=how, out=Path(out))
+    return [read_record(path) for path in paths]
+
+
+def report(inputs: Sequence[PathLike], out: PathLike = "report.html") -> Path:
+    """Draw trips, runs, bundles and records into one HTML page, and return its path."""
+    from edgexfer.report.page import build
+
+    return build([Path(p) for p in inputs], Path(out))
+
+
+def run(recipe: PathLike | Recipe, out: PathLike | None = None) -> Trip:
+    """Run a whole recipe; stages whose inputs have not changed are skipped.
+
+    Args:
+        recipe: a YAML file or a ``Recipe``.
+        out: the trip's folder; ``None`` takes ``runs/NAME``.
+    """
+    from edgexfer.pipeline import run_recipe
+
+    wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    return run_recipe(wanted, Path(out) if out else Path("runs") / wanted.name)
+
+
+def load_bundle(path: PathLike) -> LoadedBundle:
+    """Open a sealed bundle for predictions on this machine, after checking its hashes."""
+    from edgexfer.export.load import load_bundle as load
+
+    return load(Path(path))
+
+
+def _data(data: str | DataSection) -> DataSection:
+    return check_section(DataSection(data) if isinstance(data, str) else data)

@@ -1,0 +1,41 @@
+"""``edgexfer export``: from a run to a sealed bundle for one or several targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.recipe import ExportSection
+
+
+@click.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--target", required=True, help="Profiles, by name, alias or path: jetson,x86-openvino"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the bundle.  [default: RUN-bundle]"
+)
+@section_options(ExportSection, leave_out=("targets",))
+@json_option
+def command(run: Path, target: str, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Export a run for its targets; every hop is compared with the one before.
+
+    A hop that fails stops the export: the error says which, by how much, and what to do; no bundle
+    is left behind.
+
+    Examples:
+      edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle
+      edgexfer export runs/student --target jetson --max-drop 0.5 --out bundle
+      edgexfer profiles list
+    """
+    from edgexfer.cli.show import show_manifest
+    from edgexfer.export.stage import export
+
+    targets = tuple(t for t in target.split(",") if t)
+    section = make_section(ExportSection, given, targets=targets)
+    place = out or run.with_name(run.name + "-bundle")
+    show_manifest(place, export(run, section, place), as_json=as_json)

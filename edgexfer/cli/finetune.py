@@ -1,0 +1,44 @@
+"""``edgexfer finetune``: train a teacher on your images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
+
+
+@click.command("finetune")
+@click.option("--data", "path", required=True, help="Folder of class folders, digits, or a .tar.")
+@click.option("--model", required=True, help="A timm name, or resnet20, resnet56, resnet32x4, ...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--strategy", help="probe, full, freeze or scratch.  [default: full]")
+@click.option("--freeze-until", help="With freeze: the last layer that stays as it is.")
+@section_options(ModelSection, leave_out=("name", "options"))
+@section_options(TrainSection)
+@section_options(DataSection, leave_out=("path",))
+@json_option
+def command(path: str, model: str, out: Path, as_json: bool, **given: Any) -> None:
+    r"""Fine-tune a teacher and measure it on the test images.
+
+    The same command again goes on where it stopped. On several GPUs:
+    torchrun --nproc-per-node 4 -m edgexfer finetune ...
+
+    Examples:
+      edgexfer finetune --data digits --model resnet56 --strategy scratch --out runs/teacher
+      edgexfer finetune --data photos/ --model resnet50 --pretrained --out runs/teacher
+      edgexfer finetune --data photos/ --model resnet50 --weights resnet50.safetensors \
+          --strategy freeze --epochs 5 --lr 3e-4 --out runs/teacher
+    """
+    from edgexfer.cli.show import show_run
+    from edgexfer.transfer.finetune import finetune
+
+    architecture = make_section(ModelSection, given, name=model)
+    train = make_section(TrainSection, given)
+    teacher = make_section(TeacherSection, given, model=architecture, train=train)
+    info = finetune(make_section(DataSection, given, path=path), teacher, out)
+    following = f"edgexfer distill --data {path} --teacher {out} --student NAME --out runs/student"
+    show_run(out, info, as_json=as_json, following=following)

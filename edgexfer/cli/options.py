@@ -1,0 +1,100 @@
+"""Options that verbs share, made from the recipe's sections so that both say the same thing.
+
+A field ``batch_size`` of a section is the option ``--batch-size``; its help and its default are the
+field's own. An option that is not given leaves the section's default alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def section_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Return a decorator that adds one option per field of a recipe's section."""
+    texts = _attribute_docs(cls)
+    hints = typing.get_type_hints(cls)
+
+    def decorate(function: F) -> F:
+        for field in reversed(dataclasses.fields(cls)):
+            if field.name not in leave_out:
+                option = _option(field, hints[field.name], texts[field.name])
+                function = option(function)
+        return function
+
+    return decorate
+
+
+def make_section(cls: type[S], given: dict[str, Any], **fixed: Any) -> S:
+    """Build a section from the options that were given, and check it as a recipe's would be.
+
+    Args:
+        cls: the section.
+        given: all options of the verb by name; those of other sections are ignored.
+        fixed: fields that are not options.
+
+    Raises:
+        RecipeError: naming each field that is wrong.
+    """
+    from edgexfer.recipe import check_section
+
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    taken = {k: v for k, v in given.items() if k in names and v is not None}
+    return check_section(cls(**{**taken, **fixed}))
+
+
+def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[F], F]:
+    flag = "--" + field.name.replace("_", "-")
+    kind = _plain(hint)
+    if field.default in (None, dataclasses.MISSING) or kind is bool:
+        shown = ""
+    else:
+        shown = f"  [default: {field.default}]"
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+    if typing.get_origin(kind) is typing.Literal:
+        choice = click.Choice(typing.get_args(kind))
+        return click.option(flag, field.name, type=choice, help=text + shown)
+    return click.option(flag, field.name, type=kind, help=text + shown)
+
+
+def _plain(hint: Any) -> Any:
+    """Strip Annotated and ``| None`` from a type hint."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
+
+
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """Read the ``Attributes:`` part of a docstring into one line for each name."""
+    _, _, part = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    docs: dict[str, str] = {}
+    name = ""
+    for line in part.splitlines():
+        match = re.match(r"    (\w+): (.*)", line)
+        if match:
+            name = match[1]
+            docs[name] = match[2]
+        elif name:
+            docs[name] += " " + line.strip()
+    return {k: _sentence(v) for k, v in docs.items()}
+
+
+def _sentence(text: str) -> str:
+    """Drop the code marks; a text that opens with a literal value keeps its case."""
+    if text.startswith("``"):
+        return text.replace("``", "")
+    text = text.replace("``", "")
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,39 @@
+"""``edgexfer predict``: what a bundle says of some images, on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgexfer.cli.options import json_option
+
+
+@click.command("predict")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--artefact", help="Which artefact; without it, the first that can run here.")
+@click.option("--top", default=3, show_default=True, help="How many classes to show.")
+@json_option
+def command(
+    bundle: Path, images: tuple[Path, ...], artefact: str | None, top: int, as_json: bool
+) -> None:
+    """Classify images with the very artefact that was measured.
+
+    Examples:
+      edgexfer predict bundle cat.jpg dog.jpg
+      edgexfer predict bundle photo.jpg --artefact x86-openvino-int8 --json
+    """
+    import json
+
+    from edgexfer.core.codec import encode
+    from edgexfer.export.load import load_bundle
+
+    with load_bundle(bundle, artefact=artefact) as loaded:
+        predictions = [loaded.predict(image) for image in images]
+    if as_json:
+        click.echo(json.dumps(encode(predictions), indent=2))
+        return
+    for image, prediction in zip(images, predictions, strict=True):
+        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
+        click.echo(f"{image}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))

@@ -1,0 +1,24 @@
+"""``edgexfer report``: trips, runs, bundles and records as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", default="report.html", show_default=True, type=click.Path(path_type=Path)
+)
+def command(inputs: tuple[Path, ...], out: Path) -> None:
+    """Draw everything found in INPUTS into one HTML page that opens offline.
+
+    Examples:
+      edgexfer report runs/quickstart
+      edgexfer report bundle bundle-bench -o report.html
+    """
+    from edgexfer.report.page import build
+
+    click.echo(build(inputs, out))

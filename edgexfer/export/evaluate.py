@@ -1,0 +1,168 @@
+"""Accuracy of a run, or of each artefact of a bundle, on a data set's test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
+from edgexfer.core.errors import BackendError, RunError
+from edgexfer.core.rundir import read_run
+from edgexfer.core.stats import wilson
+from edgexfer.recipe import DataSection
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgexfer.core.preprocess import Preprocess
+    from edgexfer.data.images import Images
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Accuracy on the images of one class.
+
+    Attributes:
+        n: images of the class.
+        correct: those that were classified rightly.
+    """
+
+    n: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy of one model or artefact.
+
+    Attributes:
+        name: ``model`` for a run, the artefact's name for a bundle.
+        n: images; 0 where it could not run.
+        correct: images with the right top-1 class.
+        top1_pct: the share of them, in percent; ``None`` where it could not run.
+        low_pct: lower end of the 95 % Wilson interval.
+        high_pct: upper end of it.
+        classes: the same for each class, by name.
+        reason: why it could not run.
+    """
+
+    name: str
+    n: int
+    correct: int
+    top1_pct: float | None
+    low_pct: float
+    high_pct: float
+    classes: dict[str, ClassScore]
+    reason: str | None = None
+
+
+def evaluate(subject: Path, data: DataSection | None) -> list[Evaluation]:
+    """Measure top-1 accuracy on the test split of a data set.
+
+    Args:
+        subject: a run or a sealed bundle.
+        data: the data set; ``None`` takes the one that a run was trained with.
+
+    Raises:
+        RunError: ``subject`` is neither, or a bundle was given without data.
+        ModelError: the data has a class that the model does not know.
+        DataError: the images are unusable.
+    """
+    if (subject / MANIFEST).is_file():
+        if data is None:
+            raise RunError(f"{subject}: a bundle does not know its data set", "add --data DATA")
+        return _evaluate_bundle(subject, verify_files(subject), data)
+    info = read_run(subject)
+    return [_evaluate_run(subject, data or DataSection(**info.data))]
+
+
+def to_text(results: list[Evaluation]) -> str:
+    """Write results as a table for people, the worst class of each beside it."""
+    width = max(len(r.name) for r in results)
+    lines = []
+    for r in results:
+        if r.top1_pct is None:
+            lines.append(f"{r.name:{width}}  not run: {r.reason}")
+            continue
+        scored = {k: v for k, v in r.classes.items() if v.n}
+        worst = min(scored, key=lambda k: scored[k].correct / scored[k].n)
+        share = 100 * scored[worst].correct / scored[worst].n
+        lines.append(
+            f"{r.name:{width}}  {r.top1_pct:6.2f} % top-1 (95 % interval {r.low_pct:.1f} to "
+            f"{r.high_pct:.1f}), n={r.n}; worst class {worst!r} {share:.1f} %"
+        )
+    return "\n".join(lines)
+
+
+def _evaluate_run(run: Path, data: DataSection) -> Evaluation:
+    from edgexfer.models.store import load_model
+    from edgexfer.training.evaluate import predict_logits
+
+    model, card = load_model(run)
+    images, order, classes = _test_images(run, data, card.preprocess, card.classes)
+    predictions = predict_logits(model, card.preprocess, images).argmax(1)
+    return _score("model", predictions, images.labels.numpy(), order, classes)
+
+
+def _evaluate_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> list[Evaluation]:
+    import numpy as np
+
+    from edgexfer.bench.accuracy import predict
+
+    images, order, classes = _test_images(bundle, data, manifest.preprocess, manifest.labels)
+    pixels = np.concatenate([images.pixels([i]).numpy() for i in range(len(images))])
+    pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    results = []
+    for artefact in manifest.artefacts:
+        try:
+            backend = get_backend(artefact.backend)
+            plan = Plan(precision=artefact.precision)
+            session = backend.load(bundle / artefact.files[0].path, plan)
+        except BackendError as error:
+            results.append(Evaluation(artefact.name, 0, 0, None, 0.0, 100.0, {}, error.what))
+            continue
+        predictions = predict(session, pixels, manifest.preprocess).argmax(1)
+        session.close()
+        results.append(_score(artefact.name, predictions, images.labels.numpy(), order, classes))
+    return results
+
+
+def _test_images(
+    where: Path, data: DataSection, preprocess: Preprocess, model_classes: tuple[str, ...]
+) -> tuple[Images, list[int], tuple[str, ...]]:
+    from edgexfer.data.images import load_images
+    from edgexfer.models.classes import match_classes
+    from edgexfer.training.stage import open_data
+
+    dataset = open_data(data)
+    order = match_classes(model_classes, dataset.classes, str(where))
+    images = load_images(
+        dataset,
+        "test",
+        preprocess,
+        cache=data.cache,
+        workers=data.workers,
+        allow_quarantined=data.allow_quarantined,
+    )
+    return images, order, dataset.classes
+
+
+def _score(
+    name: str,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    order: list[int],
+    classes: tuple[str, ...],
+) -> Evaluation:
+    import numpy as np
+
+    right = predictions == np.asarray(order)[labels]
+    n, correct = len(labels), int(right.sum())
+    low, high = wilson(correct, n)
+    per_class = {
+        c: ClassScore(int((labels == i).sum()), int(right[labels == i].sum()))
+        for i, c in enumerate(classes)
+    }
+    return Evaluation(name, n, correct, 100 * correct / n, 100 * low, 100 * high, per_class)

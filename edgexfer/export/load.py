@@ -1,0 +1,116 @@
+"""A sealed bundle, opened for predictions: the same decoder, geometry and artefact as measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgexfer.core.backend import Plan, Session, get_backend
+from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
+from edgexfer.core.errors import BackendError, BundleError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an artefact says of one image.
+
+    Attributes:
+        label: name of the most probable class.
+        probabilities: softmax of the logits, by class name.
+        artefact: which artefact said so.
+        notes: what was done to the image to make it plain RGB.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    artefact: str
+    notes: tuple[str, ...]
+
+
+class LoadedBundle:
+    """One artefact of a bundle, ready to predict; use it as a context manager or close it.
+
+    Attributes:
+        manifest: of the bundle.
+        artefact: the one that runs.
+    """
+
+    def __init__(self, manifest: Manifest, artefact: Artefact, session: Session) -> None:
+        """Use ``load_bundle``; this only keeps what it found."""
+        self.manifest, self.artefact, self._session = manifest, artefact, session
+
+    def __enter__(self) -> LoadedBundle:
+        """Return the bundle itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the session."""
+        self.close()
+
+    def predict(self, image: str | Path | bytes | np.ndarray) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: a file, its encoded bytes, or decoded uint8 RGB pixels (H, W, 3).
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        import numpy as np
+
+        from edgexfer.bench.feed import normalise
+        from edgexfer.data.decode import decode, fit
+
+        notes: tuple[str, ...] = ()
+        if isinstance(image, np.ndarray):
+            pixels = image
+        else:
+            source = image if isinstance(image, bytes) else Path(image)
+            name = "image" if isinstance(image, bytes) else str(image)
+            size = max(self.manifest.preprocess.resize, *self.manifest.preprocess.size)
+            decoded = decode(source, name, at_least=size)
+            pixels, notes = decoded.image, decoded.notes
+        fitted = fit(pixels, self.manifest.preprocess)
+        feed = {self.artefact.inputs[0].name: normalise(fitted[None], self.manifest.preprocess)}
+        logits = self._session.run(feed)[self.artefact.outputs[0].name][0].astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        labels = self.manifest.labels
+        by_name = {name: float(share) for name, share in zip(labels, shares, strict=True)}
+        return Prediction(labels[int(shares.argmax())], by_name, self.artefact.name, notes)
+
+    def close(self) -> None:
+        """Let go of the runtime's memory."""
+        self._session.close()
+
+
+def load_bundle(path: Path, artefact: str | None = None) -> LoadedBundle:
+    """Check a bundle's hashes and load one of its artefacts.
+
+    Args:
+        path: the bundle.
+        artefact: name of the artefact; ``None`` takes the first whose runtime is here.
+
+    Raises:
+        BundleError: the bundle is damaged, or has no such artefact.
+        BackendError: no artefact's runtime is here.
+    """
+    manifest = verify_files(path)
+    chosen = [get_artefact(manifest, artefact)] if artefact else list(manifest.artefacts)
+    if not chosen:
+        raise BundleError(f"{path}: holds no artefact", "export it again for a target")
+    missing: BackendError | None = None
+    for candidate in chosen:
+        try:
+            backend = get_backend(candidate.backend)
+        except BackendError as error:
+            missing = missing or error
+            continue
+        session = backend.load(path / candidate.files[0].path, Plan(precision=candidate.precision))
+        return LoadedBundle(manifest, candidate, session)
+    assert missing is not None
+    raise missing

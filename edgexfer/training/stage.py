@@ -1,0 +1,227 @@
+"""What every training stage does around the loop: open data and run, build, test, save."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import RunError
+from edgexfer.core.files import PathLike, read_json, write_json
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
+from edgexfer.core.stats import PairedDrop, paired_drop, wilson
+from edgexfer.models.create import complete_options, create_model, default_preprocess
+from edgexfer.recipe import DataSection, ModelSection, TrainSection
+
+if TYPE_CHECKING:
+    from edgexfer.data.dataset import Dataset
+    from edgexfer.data.feed import TrainFeed
+    from edgexfer.data.images import Images
+    from edgexfer.training.loop import FitResult
+
+PREDICTIONS = "predictions.json"
+
+
+@dataclass(frozen=True)
+class Built:
+    """An architecture with its weights, and all that its card says of it.
+
+    Attributes:
+        model: on the CPU; the loop trains it in place.
+        name: its architecture.
+        preprocess: how an image becomes its input.
+        origin: where its weights began.
+        options: keyword arguments of the architecture.
+    """
+
+    model: nn.Module
+    name: str
+    preprocess: Preprocess
+    origin: str
+    options: dict[str, Any]
+
+
+def build_model(section: ModelSection, classes: int, seed: int) -> Built:
+    """Make the architecture that a section names, from ``seed`` and its weights alone.
+
+    Raises:
+        ModelError: the architecture, its options or its weights are unusable.
+        MachineError: pre-trained weights cannot be fetched.
+    """
+    options = complete_options(section.name, section.options, section.size)
+    model, origin = create_model(
+        section.name,
+        classes,
+        options=options,
+        pretrained=section.pretrained,
+        weights=Path(section.weights) if section.weights else None,
+        seed=seed,
+    )
+    preprocess = default_preprocess(section.name, section.size, options)
+    return Built(model, section.name, preprocess, origin, options)
+
+
+def open_data(data: DataSection) -> Dataset:
+    """Open the data set that a section names.
+
+    Raises:
+        DataError: it is missing or unusable.
+    """
+    from edgexfer.data.dataset import open_dataset
+
+    return open_dataset(
+        data.path, val=data.val, test=data.test, split_seed=data.split_seed, limit=data.limit
+    )
+
+
+def make_feed(
+    data: DataSection, dataset: Dataset, preprocess: Preprocess, train: TrainSection
+) -> TrainFeed:
+    """Make the feed of augmented training batches for this process."""
+    from edgexfer.data.feed import TrainFeed
+    from edgexfer.training.distributed import world
+
+    here = world()
+    return TrainFeed(
+        dataset,
+        preprocess,
+        batch_size=train.batch_size,
+        augment=train.augment,
+        seed=train.seed,
+        cache=data.cache,
+        workers=data.workers,
+        rank=here.rank,
+        world=here.size,
+        allow_quarantined=data.allow_quarantined,
+    )
+
+
+def images_of(data: DataSection, dataset: Dataset, split: str, preprocess: Preprocess) -> Images:
+    """Load a split as the model's geometry makes it."""
+    from edgexfer.data.images import load_images
+
+    return load_images(
+        dataset,
+        split,
+        preprocess,
+        cache=data.cache,
+        workers=data.workers,
+        allow_quarantined=data.allow_quarantined,
+    )
+
+
+def open_training(
+    kind: str,
+    out: PathLike,
+    config: dict[str, Any],
+    data: DataSection,
+    dataset: Dataset,
+    parents: dict[str, str] | None = None,
+) -> RunDir:
+    """Create the run of a stage, or take up the one that is there.
+
+    Args:
+        kind: ``finetune``, ``distill`` or ``control``.
+        out: the run's folder.
+        config: the stage's settings, encoded; one that cannot change the result (how often to save)
+            is left out of the run's identity here.
+        data: how the data set was opened.
+        dataset: the data set itself.
+        parents: hashes of what the run is made from.
+
+    Raises:
+        RunError: the folder holds a run with other settings, data or parents, or is in use.
+        DiskError: the folder cannot be written.
+    """
+    from edgexfer.training.distributed import world
+    from edgexfer.training.host import lineage
+
+    train = {k: v for k, v in config["train"].items() if k != "checkpoint_s"}
+    wanted = RunInfo(
+        SCHEMA,
+        kind,
+        "running",
+        {**config, "train": train},
+        dataclasses.asdict(data),
+        dataset.fingerprint,
+        parents or {},
+        {**lineage(), "seed": train["seed"]},
+    )
+    return open_run(out, wanted, leader=world().rank == 0)
+
+
+def finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset, test: Images) -> RunInfo:
+    """Measure the trained model on the test images, save it, and mark the run as done.
+
+    The predictions are kept beside it, so that two runs can be compared image by image.
+
+    Returns:
+        What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
+        the ends of its 95 % interval.
+    """
+    from edgexfer.models.store import save_model
+    from edgexfer.training.distributed import world
+    from edgexfer.training.evaluate import predict_logits
+
+    if world().rank != 0:
+        return run.info
+    predictions = predict_logits(built.model, built.preprocess, test).argmax(1).tolist()
+    labels = test.labels.tolist()
+    card = save_model(
+        run.path,
+        built.model,
+        name=built.name,
+        classes=dataset.classes,
+        preprocess=built.preprocess,
+        origin=built.origin,
+        options=built.options,
+    )
+    write_json(run.path / PREDICTIONS, {"labels": labels, "predictions": predictions})
+    found = {
+        "model": built.name,
+        "parameters": card.parameters,
+        "weights_sha256": card.weights_sha256,
+        "test": score(labels, predictions),
+        "fit": encode(result),
+    }
+    run.set(status="done", result=found)
+    return run.info
+
+
+def score(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, Any]:
+    """Return n, correct and top-1 accuracy with its 95 % Wilson interval, in percent."""
+    n = len(labels)
+    correct = sum(1 for a, b in zip(labels, predictions, strict=True) if a == b)
+    low, high = wilson(correct, n)
+    return {
+        "n": n,
+        "correct": correct,
+        "top1_pct": 100 * correct / n,
+        "low_pct": 100 * low,
+        "high_pct": 100 * high,
+    }
+
+
+def compare_runs(first: PathLike, second: PathLike) -> PairedDrop:
+    """Compare two finished runs on the same test images: accuracy of the first minus the second.
+
+    Raises:
+        RunError: a run has no predictions, or they are of different images.
+    """
+    rights = []
+    for run in (first, second):
+        place = Path(run) / PREDICTIONS
+        if not place.is_file():
+            raise RunError(f"{run}: has no {PREDICTIONS}", "finish the run first")
+        saved = read_json(place)
+        rights.append(saved)
+    if rights[0]["labels"] != rights[1]["labels"]:
+        raise RunError(f"{second}: was tested on other images than {first}", "use the same data")
+    correct = [[a == b for a, b in zip(r["labels"], r["predictions"], strict=True)] for r in rights]
+    return paired_drop(correct[0], correct[1])

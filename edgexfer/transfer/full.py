@@ -1,0 +1,19 @@
+"""Strategy ``full``: every layer trains, the backbone at ``backbone_lr`` times the head's rate.
+
+The usual fine-tuning; with some thousands of images it is the most accurate. A ``backbone_lr`` of
+0.1 keeps pre-trained features from being overwritten while the new head is still random.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edgexfer.recipe import TeacherSection
+
+NEEDS_WEIGHTS = False
+
+
+def prepare(model: nn.Module, teacher: TeacherSection) -> list[nn.Module]:
+    """Freeze nothing; returns no module."""
+    del model, teacher
+    return []
