@@ -88,26 +88,31 @@ def check_profile(path: PathLike) -> HardwareProfile:
     return profile
 
 
-def probe(facts: Mapping[str, Any], backend: str = "onnxruntime") -> HardwareProfile:
+def probe(
+    facts: Mapping[str, Any], backend: str = "onnxruntime", name: str | None = None
+) -> HardwareProfile:
     """Make a profile of the machine that ``facts`` were read from.
 
     Args:
         facts: what ``bench.device.facts`` gave; nested mappings become keys joined by ``_``, and
             what is absent (``None``) is left out. ``machine`` and ``cpu_model`` name the profile.
         backend: the runtime that the profile is for.
+        name: of the profile; ``None`` makes one of the processor and the backend.
 
     Raises:
-        ProfileError: the backend is unknown.
+        ProfileError: the backend is unknown, or the name holds other characters than a-z, 0-9, -.
     """
     if backend not in BACKENDS:
         raise ProfileError(f"backend {backend!r} is unknown", nearest(backend, BACKENDS))
+    if name is not None and not _NAME.fullmatch(name):
+        raise ProfileError(f"{name!r} is no name of a profile", "use a-z, 0-9 and -")
     flat = dict(_flatten(facts))
     machine = str(flat.get("machine") or "unknown")
     title = str(flat.get("cpu_model") or machine)
     arm = machine in ("aarch64", "arm64")
     scheme = _SCHEMES.get(backend)
     value: dict[str, Any] = {
-        "name": f"{_slug(title)}-{backend}",
+        "name": name or f"{_slug(title)}-{backend}",
         "title": f"{title}, {backend}",
         "backend": backend,
         "device": "CPU",

@@ -1,0 +1,1 @@
+"""From a trained run to a sealed bundle: ONNX, lowering per target, parity, the stage."""

@@ -1,0 +1,36 @@
+"""A trained model as a ``.pt2`` program, which torch runs without the code that built the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgexfer.core.errors import ModelError
+from edgexfer.export.onnx import BATCH, frozen, quiet
+
+
+def export_program(model: nn.Module, size: tuple[int, int], out: Path) -> Path:
+    """Write a model as a ``torch.export`` program with a free batch.
+
+    Args:
+        model: takes (batch, 3, height, width), float32 and normalised; it is as before afterwards.
+        size: height and width of the input in pixels.
+        out: file to write, ``.pt2``.
+
+    Raises:
+        ModelError: the model cannot be traced.
+    """
+    shapes = ({0: torch.export.Dim(BATCH)},)
+    try:
+        with frozen(model) as still, quiet(), torch.no_grad():
+            program = torch.export.export(still, (torch.zeros(2, 3, *size),), dynamic_shapes=shapes)
+            torch.export.save(program, out)
+    except Exception as error:  # the exporter wraps whatever the model's own code raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"model {type(model).__name__} cannot be exported as a program ({reason[:120]})",
+            "choose an architecture without data-dependent control flow",
+        ) from error
+    return out

@@ -1,0 +1,137 @@
+"""Calibration images: what a quantizer may see, never an image that accuracy is measured on.
+
+Which tensors get which scale from them lives in ``qdq.py`` and ``nncf.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgexfer.bench.feed import normalise
+from edgexfer.core.errors import DataError
+from edgexfer.core.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from edgexfer.data.dataset import Dataset
+
+UInt8 = npt.NDArray[np.uint8]
+SPLIT = "train"
+# Activations of so many pixels at once; it bounds memory whatever the model's resolution.
+_PIXELS_AT_ONCE = 32 * 64 * 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Training images that calibrate, in the model's geometry.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), RGB.
+        preprocess: how they become inputs.
+        keys: their names in the data set.
+        notes: what the reader should know, such as a class without an image.
+    """
+
+    images: UInt8
+    preprocess: Preprocess
+    keys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.images)
+
+    def batches(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield all images once, normalised float32 (B, 3, H, W), in their order."""
+        height, width = self.preprocess.size
+        step = max(1, _PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(self.images), step):
+            yield normalise(self.images[start : start + step], self.preprocess)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the bundle's manifest keeps: split, count, hash of the pixels, notes."""
+        return {
+            "split": SPLIT,
+            "n": len(self),
+            "sha256": hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest(),
+            "notes": list(self.notes),
+        }
+
+
+def draw_calibration(
+    dataset: Dataset, n: int, preprocess: Preprocess, *, measured: UInt8, seed: int = 0
+) -> Calibration:
+    """Draw training images evenly from the classes and make sure that none is measured on.
+
+    Args:
+        dataset: the student's data.
+        n: how many to draw; fewer are drawn where the split is smaller.
+        preprocess: the student's.
+        measured: the images that accuracy is measured on, uint8 (M, H, W, 3), in the same geometry.
+        seed: of the draw.
+
+    Raises:
+        DataError: the train split is empty, shares images with the test split, or nothing is left
+            once the copies of measured images are taken out.
+    """
+    from edgexfer.data.images import sample
+
+    images, labels, keys = sample(dataset, SPLIT, n, preprocess, seed=seed)
+    if not len(images):
+        raise DataError(f"{dataset.spec}: the train split is empty", "add training images")
+    refuse_shared(dataset.spec, keys, dataset.splits["test"].keys)
+    images, labels, keys, copies = leave_out(images, labels, keys, measured)
+    if not len(images):
+        raise DataError(
+            f"{dataset.spec}: every calibration image is also a measured one",
+            "remove the duplicates between train and test (`edgexfer data check` lists them)",
+        )
+    notes = []
+    if copies:
+        notes.append(f"{copies} training images left out: copies of measured images")
+    absent = sorted(set(range(len(dataset.classes))) - set(labels.tolist()))
+    if absent:
+        names = ", ".join(dataset.classes[i] for i in absent[:5])
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+        notes.append(f"no calibration image of class {names}{more}: draw more")
+    return Calibration(images, preprocess, tuple(keys), tuple(notes))
+
+
+def refuse_shared(spec: str, keys: Sequence[str], test_keys: Sequence[str]) -> None:
+    """Refuse calibration images that are in the test split by name.
+
+    Raises:
+        DataError: naming the first three.
+    """
+    shared = sorted(set(keys) & set(test_keys))
+    if shared:
+        raise DataError(
+            f"{spec}: {len(shared)} calibration images are in the test split: "
+            f"{', '.join(shared[:3])}",
+            "split the data again, so that no image is in train and in test",
+        )
+
+
+def leave_out(
+    images: UInt8, labels: npt.NDArray[np.int64], keys: Sequence[str], measured: UInt8
+) -> tuple[UInt8, npt.NDArray[np.int64], tuple[str, ...], int]:
+    """Take out images whose pixels equal a measured one's, under whatever name.
+
+    Real data sets hold such pairs, so they are no reason to stop.
+
+    Returns:
+        The images, labels and keys that are left, and how many were taken out.
+    """
+    seen = {_digest(image) for image in measured}
+    kept = [i for i, image in enumerate(images) if _digest(image) not in seen]
+    left = tuple(keys[i] for i in kept)
+    return images[kept], labels[kept], left, len(images) - len(kept)
+
+
+def _digest(image: UInt8) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
