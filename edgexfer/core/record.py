@@ -50,6 +50,8 @@ class ProcessRun:
         cold_start: see there.
         peak_rss_bytes: most memory that the process had resident; ``None`` where unknown.
         rss_before_load_bytes: resident before the artefact was loaded; likewise.
+        noise: what else happened on the machine meanwhile: ``foreign_pct`` and ``steal_pct`` of its
+            CPU time, a fixed piece of arithmetic timed before and after, involuntary switches.
     """
 
     order: int
@@ -61,6 +63,7 @@ class ProcessRun:
     cold_start: ColdStart
     peak_rss_bytes: Optional[int]
     rss_before_load_bytes: Optional[int]
+    noise: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
