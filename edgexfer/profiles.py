@@ -6,7 +6,6 @@ touches a device: the facts of a machine are handed in by whoever read them.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import Counter
@@ -19,7 +18,7 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, nearest
 from edgexfer.core.files import PathLike
 from edgexfer.core.profile import Fact, HardwareProfile
-from edgexfer.yamlio import key_lines, line_of, read_yaml, validate
+from edgexfer.yamlio import dump_yaml, key_lines, line_of, read_yaml, validate
 
 # Where in the file, what is wrong, and the mend.
 _Fault = tuple[tuple[Any, ...], str, str]
@@ -128,15 +127,7 @@ def probe(
 
 def to_yaml(profile: HardwareProfile) -> str:
     """Write a profile as YAML that ``check_profile`` reads back to an equal one."""
-    from ruamel.yaml import YAML
-
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    writer.width = 100
-    text = io.StringIO()
-    writer.dump(encode(profile), text)
-    return text.getvalue()
+    return dump_yaml(encode(profile))
 
 
 def profile_schema() -> str:

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
-from edgexfer.yamlio import parse_value, read_yaml, validate
+from edgexfer.yamlio import dump_yaml, key_lines, parse_value, read_yaml, validate
 
 _STRICT = {"extra": "forbid"}
 Positive = Annotated[float, Gt(0)]
@@ -258,7 +258,7 @@ def load_recipe(path: PathLike, overrides: typing.Sequence[str] = ()) -> Recipe:
     value = read_yaml(place, RecipeError)
     for override in overrides:
         _set(value, override)
-    return validate(Recipe, value, place, RecipeError)
+    return validate(Recipe, value, place, RecipeError, key_lines(place))
 
 
 def check_section(section: T) -> T:
@@ -269,6 +269,11 @@ def check_section(section: T) -> T:
     """
     place = Path(type(section).__name__.removesuffix("Section").lower())
     return validate(type(section), json.loads(json.dumps(encode(section))), place, RecipeError)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML, with every default spelled out."""
+    return dump_yaml(encode(recipe))
 
 
 def recipe_schema() -> str:

@@ -54,6 +54,19 @@ def parse_value(text: str, where: str, error: type[InputError]) -> Any:
     return _parse(text, where, error)
 
 
+def dump_yaml(value: Any) -> str:
+    """Write plain values as YAML in their own order, which ``read_yaml`` reads back."""
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.width = 100
+    text = io.StringIO()
+    writer.dump(value, text)
+    return text.getvalue()
+
+
 def key_lines(path: Path) -> dict[tuple[Any, ...], int]:
     """Return the line of every key and item of a YAML file that ``read_yaml`` has accepted.
 

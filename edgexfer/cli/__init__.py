@@ -41,7 +41,11 @@ class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         import importlib
@@ -107,6 +111,9 @@ def run(argv: list[str], *, debug: bool = False) -> int:
         return _fail(error.what, error.fix, error.exit_code, debug)
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "edgexfer"
         return _fail(error.format_message(), f"see `{name} --help`", 2, debug)
