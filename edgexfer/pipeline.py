@@ -1,0 +1,158 @@
+"""The trip: a recipe's stages in their order, each skipped where its inputs have not changed.
+
+::
+
+    TRIP/recipe.yaml      what was asked
+    TRIP/teacher/         run            TRIP/student/        run
+    TRIP/control/         run            TRIP/bundle/         the student for its targets
+    TRIP/teacher-bundle/  the teacher as it was trained, to be measured beside the student
+    TRIP/bench/           records        TRIP/report.html     the page
+    TRIP/trip.json        what each stage was made from
+
+A training knows by itself whether it is done, unfinished, or asked for with other settings. What is
+made from trainings is made again when the hash of its inputs changes; the former one is kept as
+``NAME.previous``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgexfer import __version__
+from edgexfer.core.bundle import MANIFEST
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import InputError
+from edgexfer.core.files import (
+    fingerprint,
+    make_dir,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from edgexfer.core.stats import PairedDrop
+from edgexfer.recipe import Recipe, dump_recipe
+
+SCHEMA = "edgexfer.trip/1"
+STATE = "trip.json"
+TEACHER_TARGET = "x86-torch"
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What a finished trip came to.
+
+    Attributes:
+        path: its folder.
+        records: the measurements, one file per artefact.
+        gain: accuracy of the student minus that of the control; ``None`` without a control.
+        report: the page.
+    """
+
+    path: Path
+    records: tuple[Path, ...]
+    gain: PairedDrop | None
+    report: Path
+
+
+def run_recipe(recipe: Recipe, out: Path) -> Trip:
+    """Run a recipe from the images to the report.
+
+    Args:
+        recipe: what is asked.
+        out: folder of the trip; an unfinished or finished one is taken up.
+
+    Raises:
+        EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
+    """
+    from edgexfer.distill.stage import distill
+    from edgexfer.export.stage import export
+    from edgexfer.profiles import find_profile
+    from edgexfer.remote.bench import bench_bundle
+    from edgexfer.report.page import build
+    from edgexfer.training.stage import compare_runs
+    from edgexfer.transfer.finetune import finetune
+
+    # 1. What can be known to be wrong is refused before hours are spent.
+    for target in recipe.export.targets:
+        find_profile(target)
+    make_dir(out)
+    state = _State(out)
+    write_atomic(out / "recipe.yaml", dump_recipe(recipe))
+
+    # 2. The trainings: teacher, student, and the student without the teacher.
+    guide = None
+    if recipe.teacher is not None:
+        teacher = finetune(recipe.data, recipe.teacher, out / "teacher")
+        guide = out / "teacher"
+    student = distill(recipe.data, guide, recipe.student, out / "student")
+    control = guide is not None and recipe.student.control
+    if control:
+        distill(recipe.data, None, recipe.student, out / "control")
+
+    # 3. The bundles: the student for its targets, the teacher as the eager reference.
+    wanted = {"bundle": (out / "student", student, recipe.export)}
+    if guide is not None:
+        eager = replace(recipe.export, targets=(TEACHER_TARGET,), precision="fp32")
+        wanted["teacher-bundle"] = (guide, teacher, eager)
+    bundles = []
+    for name, (run, info, section) in wanted.items():
+        described = [encode(find_profile(target)) for target in section.targets]
+        key = [info.result["weights_sha256"], encode(section), described]
+        bundles.append(state.make(name, key, partial(export, run, section)))
+
+    # 4. The measurement, of all artefacts in one interleaved run so that they compare.
+    sealed = [sha256_file(bundle / MANIFEST) for bundle in bundles]
+    bench = state.make(
+        "bench",
+        [sealed, encode(recipe.bench)],
+        lambda place: bench_bundle(bundles, targets=None, section=recipe.bench, out=place),
+    )
+
+    # 5. The report.
+    gain = compare_runs(out / "student", out / "control") if control else None
+    report = build([out], out / "report.html")
+    return Trip(out, tuple(sorted(bench.glob("*.json"))), gain, report)
+
+
+class _State:
+    """Which inputs each folder of the trip was made from, kept in ``trip.json``."""
+
+    def __init__(self, trip: Path) -> None:
+        """Read what an earlier run of the trip left."""
+        self._trip = trip
+        self._keys: dict[str, str] = {}
+        place = trip / STATE
+        if place.is_file():
+            try:
+                saved = read_json(place)
+            except InputError:
+                return  # a damaged note only costs time: the stages are made again
+            if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
+                self._keys = saved["made_from"]
+
+    def make(self, name: str, inputs: list[Any], stage: Callable[[Path], object]) -> Path:
+        """Make a folder of the trip unless it is there and was made from the same inputs.
+
+        Args:
+            name: of the folder.
+            inputs: all that decides its content, as JSON values.
+            stage: makes it at the path that it is handed.
+        """
+        place = self._trip / name
+        key = fingerprint([__version__, *inputs])
+        if place.is_dir() and self._keys.get(name) == key:
+            return place
+        if place.is_dir():
+            previous = place.with_name(name + ".previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            place.rename(previous)
+        stage(place)
+        self._keys[name] = key
+        write_json(self._trip / STATE, {"schema": SCHEMA, "made_from": self._keys})
+        return place
