@@ -31,8 +31,8 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Returns:
         Scalar tensor, in nats.
     """
-    log_student = functional.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
+    log_student = functional.log_softmax(_full(student) / temperature, dim=1)
+    log_teacher = functional.log_softmax(_full(teacher.detach()) / temperature, dim=1)
     divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
     return divergence * temperature**2
 
@@ -53,8 +53,8 @@ def mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         Scalar tensor, in squared logits.
     """
     del temperature
-    target = teacher.detach().float()
-    centred = student.float() - student.float().mean(1, keepdim=True)
+    target = _full(teacher.detach())
+    centred = _full(student) - _full(student).mean(1, keepdim=True)
     difference = centred - (target - target.mean(1, keepdim=True))
     return difference.square().mean(1).mean() / 2
 
@@ -71,7 +71,12 @@ def hard(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         Scalar tensor, in nats.
     """
     del temperature
-    return functional.cross_entropy(student.float(), teacher.argmax(dim=1))
+    return functional.cross_entropy(_full(student), teacher.argmax(dim=1))
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Compute in float32 at least: half precision has too few bits for differences of logarithms."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def get_loss(name: str) -> Loss:
