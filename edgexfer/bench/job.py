@@ -20,7 +20,7 @@ from edgexfer.bench.watch import Watch
 from edgexfer.core.backend import Backend, Plan, Session, get_backend
 from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
 from edgexfer.core.codec import decode, encode
-from edgexfer.core.errors import BundleError, EdgexferError
+from edgexfer.core.errors import BackendError, BundleError, EdgexferError
 from edgexfer.core.files import PathLike, read_json
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.core.record import Accuracy, ColdStart, ProcessRun
@@ -43,7 +43,6 @@ class Job:
         warmup_s: most time until the steady state must be reached.
         threads: threads of the runtime; 0 leaves the choice to it.
         seed: of what is drawn at random.
-        result: file to write the result to.
     """
 
     schema: str
@@ -56,7 +55,6 @@ class Job:
     warmup_s: float
     threads: int
     seed: int
-    result: str
 
 
 @dataclass(frozen=True)
@@ -205,13 +203,20 @@ def _load(job: Job) -> _Loaded:
     artefact = get_artefact(manifest, job.artefact)
     profile = read_profile(bundle, manifest, artefact)
     # numpy and the runtime are first imported here, so that the time of it can be told apart.
-    _, numpy_ns = timed(lambda: importlib.import_module("numpy"))
+    _, numpy_ns = timed(_import_numpy)
     backend, runtime_ns = timed(lambda: get_backend(artefact.backend))
     rss = _rss_bytes()
     plan = plan_of(artefact, profile, job.threads)
     session, load_ns = timed(lambda: load_artefact(bundle, artefact, backend, plan))
     active = {**session.active, "versions": backend.versions()}
     return _Loaded(bundle, manifest, artefact, session, numpy_ns + runtime_ns, load_ns, rss, active)
+
+
+def _import_numpy() -> None:
+    try:
+        importlib.import_module("numpy")
+    except ImportError as error:
+        raise BackendError(f"numpy cannot be imported ({error})", "pip install numpy") from error
 
 
 def read_profile(bundle: Path, manifest: Manifest, artefact: Artefact) -> HardwareProfile:

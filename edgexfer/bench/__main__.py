@@ -1,0 +1,154 @@
+"""The command line inside the packed device side: ``python3 edgexfer.pyz VERB ...``.
+
+It needs numpy and one runtime. ``run`` and ``verify`` are for people on the board, ``bench`` and
+``facts`` for a host that drives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import List, Optional
+
+from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
+from edgexfer.bench.device import facts
+from edgexfer.bench.job import Job, Result, read_job, run_job
+from edgexfer.bench.suite import Settings, run_suite
+from edgexfer.bench.targets import artefacts_for
+from edgexfer.core.bundle import get_artefact, verify_files
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import EdgexferError
+from edgexfer.core.files import make_dir, write_json
+from edgexfer.core.record import Record, write_record
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one verb and return its exit code; errors are two lines on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.verb(args)
+    except EdgexferError as error:
+        sys.stderr.write(f"error: {error.what}\nfix: {error.fix}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\nfix: run the same command again\n")
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgexfer.pyz", description="Measure and verify edgexfer bundles on this machine."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", help="measure a bundle's artefacts and write their records")
+    run.add_argument("bundle", type=Path)
+    run.add_argument("--artefact", help="only this one; without it, all that are for this machine")
+    run.add_argument("--out", type=Path, default=Path("bench"), help="folder for the records")
+    run.add_argument("--processes", type=_count, default=5, help="fresh processes per artefact")
+    run.add_argument("--seconds", type=float, default=2.0, help="least time that each measures")
+    run.add_argument(
+        "--samples", type=_count, default=100, help="least inferences that each measures"
+    )
+    run.add_argument("--threads", type=int, default=0, help="0 leaves the choice to the runtime")
+    run.add_argument("--seed", type=int, default=0, help="of the interleaved order")
+    run.set_defaults(verb=_run)
+
+    verify = verbs.add_parser("verify", help="check hashes, preprocess and golden outputs")
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument("--json", action="store_true", help="print one JSON document")
+    verify.set_defaults(verb=_verify)
+
+    bench = verbs.add_parser("bench", help="do one job in this process")
+    bench.add_argument("job", type=Path)
+    bench.add_argument("--out", type=Path, required=True, help="file for the result")
+    bench.set_defaults(verb=_bench)
+
+    show = verbs.add_parser("facts", help="print what is known of this machine, as JSON")
+    show.set_defaults(verb=_facts)
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    manifest = verify_files(args.bundle)
+    if args.artefact:
+        artefacts = [get_artefact(manifest, args.artefact)]
+    else:
+        artefacts = artefacts_for(args.bundle, manifest, None, platform.machine())
+    settings = Settings(args.processes, args.seconds, args.samples, args.threads, args.seed)
+    out = make_dir(args.out)
+    statuses = []
+    with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
+        suite = run_suite(
+            args.bundle, manifest, artefacts, settings, lambda job: _execute(job, Path(scratch))
+        )
+        for artefact, record in suite:
+            path = out / f"{artefact.name}.json"
+            write_record(path, record)
+            sys.stdout.write(f"{path}  {_summary(record)}\n")
+            sys.stdout.flush()
+            statuses.append(record.status)
+    return 1 if "failed" in statuses or "invalid" in statuses else 0
+
+
+def _execute(job: Job, scratch: Path) -> Result:
+    """Do a job in a fresh process of this very program."""
+    asked, answer = scratch / f"job-{job.order}.json", scratch / f"result-{job.order}.json"
+    write_json(asked, encode(job))
+    program = [sys.argv[0]] if zipfile.is_zipfile(sys.argv[0]) else ["-m", "edgexfer.bench"]
+    argv = [sys.executable, *program, "bench", str(asked), "--out", str(answer)]
+    return result_of(job, run_child(argv, JOB_LIMIT_S), answer, JOB_LIMIT_S)
+
+
+def _summary(record: Record) -> str:
+    parts = [record.status]
+    for name in ("p50", "p90"):
+        value = record.latency[name].value
+        if value is not None:
+            parts.append(f"{name} {value / 1e6:.3f} ms")
+    if record.accuracy is not None:
+        parts.append(f"top-1 {record.accuracy.top1_pct:.2f} %")
+    return "  ".join([*parts, *record.reasons])
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from edgexfer.bench.verify import verify_bundle
+
+    findings = verify_bundle(args.bundle, platform.machine())
+    if args.json:
+        sys.stdout.write(json.dumps(encode(findings)) + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.status:8}{finding.name}  {finding.detail}\n")
+    return 1 if any(finding.status == "failed" for finding in findings) else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    result = run_job(read_job(args.job))
+    write_json(args.out, encode(result))
+    if result.failure is None:
+        return 0
+    sys.stderr.write(f"error: {result.failure.what}\nfix: {result.failure.fix}\n")
+    return result.failure.exit_code
+
+
+def _facts(args: argparse.Namespace) -> int:  # noqa: ARG001
+    sys.stdout.write(json.dumps(facts(), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

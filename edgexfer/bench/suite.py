@@ -1,0 +1,233 @@
+"""Several artefacts measured side by side: the order of their processes, and their records.
+
+Who starts a process is left to the caller: ``remote`` does it through a transport, the device's own
+command line as a child. Nothing here imports numpy or a runtime.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
+from edgexfer.bench.job import Job, Result, read_profile
+from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
+from edgexfer.core.codec import encode
+from edgexfer.core.files import sha256_file
+from edgexfer.core.record import SCHEMA, ProcessRun, Record
+from edgexfer.core.stats import Quantile, median, quantile, samples_needed
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+WARMUP_FACTOR = 5.0
+WARMUP_CAP_S = 60.0
+SPREAD_LIMIT_PCT = 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a benchmark measures; see ``BenchSection`` of the recipe for the first five.
+
+    Attributes:
+        processes: fresh processes per artefact.
+        seconds: least time that each measures.
+        samples: least number of inferences that each measures.
+        threads: threads of the runtime; 0 leaves the choice to it.
+        seed: of the order and of all that is drawn at random.
+    """
+
+    processes: int
+    seconds: float
+    samples: int
+    threads: int
+    seed: int
+
+    @property
+    def warmup_s(self) -> float:
+        """Most time that a process may take to reach its steady state, in seconds."""
+        return min(WARMUP_CAP_S, WARMUP_FACTOR * self.seconds)
+
+
+@dataclass
+class _Cell:
+    """What is known of one artefact so far."""
+
+    artefact: Artefact
+    missing: int
+    results: List[Result] = field(default_factory=list)
+
+    def has_failed(self) -> bool:
+        return any(result.failure is not None for result in self.results)
+
+
+def interleave(names: Sequence[str], processes: int, seed: int) -> List[str]:
+    """Return the order of all processes: in each round every name once, in a random order.
+
+    So a drift of the machine's speed meets all artefacts alike.
+    """
+    chance = random.Random(seed)
+    order: List[str] = []
+    for _ in range(processes):
+        order += chance.sample(list(names), len(names))
+    return order
+
+
+def run_suite(
+    bundle: Path,
+    manifest: Manifest,
+    artefacts: Iterable[Artefact],
+    settings: Settings,
+    execute: Callable[[Job], Result],
+) -> Iterable[Tuple[Artefact, Record]]:
+    """Measure artefacts and yield each one's record as soon as its last process is done.
+
+    An artefact that fails once is not tried again; the others go on.
+
+    Args:
+        bundle: the folder on this machine.
+        manifest: of that bundle.
+        artefacts: what to measure.
+        settings: how.
+        execute: runs one job in a fresh process and returns its result; never raises for a job
+            that failed.
+    """
+    cells = {a.name: _Cell(a, settings.processes) for a in artefacts}
+    order = interleave(list(cells), settings.processes, settings.seed)
+    for place, name in enumerate(order):
+        cell = cells[name]
+        if cell.has_failed():
+            continue
+        job = Job(
+            schema=JOB_SCHEMA,
+            bundle=str(bundle),
+            artefact=name,
+            order=place,
+            accuracy=not cell.results,
+            samples=settings.samples,
+            seconds=settings.seconds,
+            warmup_s=settings.warmup_s,
+            threads=settings.threads,
+            seed=settings.seed + place,
+        )
+        cell.results.append(execute(job))
+        cell.missing -= 1
+        if cell.has_failed() or not cell.missing:
+            yield (
+                cell.artefact,
+                make_record(bundle, manifest, cell.artefact, settings, cell.results),
+            )
+
+
+def make_record(
+    bundle: Path,
+    manifest: Manifest,
+    artefact: Artefact,
+    settings: Settings,
+    results: Sequence[Result],
+) -> Record:
+    """Put the results of one artefact's processes together."""
+    runs = tuple(r.run for r in results if r.run is not None)
+    first = results[0]
+    accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
+    status, reasons = judge(results)
+    active = next((r.active for r in results if r.active), {})
+    absent = {key: reason for result in results for key, reason in result.absent.items()}
+    if accuracy is None and "accuracy" not in absent:
+        absent["accuracy"] = "the job failed"
+    return Record(
+        schema=SCHEMA,
+        status=status,
+        reasons=reasons,
+        warnings=_warnings(results, settings),
+        bundle={
+            "name": manifest.name,
+            "model": manifest.model,
+            "parameters": manifest.parameters,
+            "manifest_sha256": sha256_file(bundle / MANIFEST),
+        },
+        artefact=describe(artefact),
+        profile=encode(read_profile(bundle, manifest, artefact)),
+        active=active,
+        device=first.device,
+        settings={
+            "scenario": "single_stream",
+            "batch": 1,
+            **encode(settings),
+            "warmup_s": settings.warmup_s,
+        },
+        latency=_quantiles([ns for run in runs for ns in run.infer_ns]),
+        stages={
+            "pre": _quantiles([ns for run in runs for ns in run.pre_ns]),
+            "post": _quantiles([ns for run in runs for ns in run.post_ns]),
+        },
+        accuracy=accuracy,
+        power=None,
+        absent=absent,
+        processes=runs,
+        lineage=manifest.lineage,
+        created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def describe(artefact: Artefact) -> Dict[str, Any]:
+    """Return what a record says of an artefact; its size is that of all its files."""
+    return {
+        "name": artefact.name,
+        "target": artefact.target,
+        "backend": artefact.backend,
+        "precision": artefact.precision,
+        "scheme": artefact.scheme,
+        "sha256": artefact.files[0].sha256 if artefact.files else None,
+        "size_bytes": sum(entry.bytes for entry in artefact.files),
+    }
+
+
+def judge(results: Sequence[Result]) -> Tuple[str, Tuple[str, ...]]:
+    """Return the status of a record and the reasons for it, each with the count of processes."""
+    failures = [f"{r.failure.what}; fix: {r.failure.fix}" for r in results if r.failure is not None]
+    if failures:
+        return "failed", tuple(failures)
+    invalid = _counted([text for r in results for text in r.invalid], len(results))
+    if invalid:
+        return "invalid", invalid
+    doubts = _counted([text for r in results for text in r.doubts], len(results))
+    n = sum(len(r.run.infer_ns) for r in results if r.run is not None)
+    if n < samples_needed(0.9):
+        doubts += (f"{n} samples are too few to bound p90, which takes {samples_needed(0.9)}",)
+    return ("partial", doubts) if doubts else ("ok", ())
+
+
+def _counted(texts: Sequence[str], processes: int) -> Tuple[str, ...]:
+    """Join reasons of one kind: the text of the first, and in how many processes it came up."""
+    kinds: Dict[str, List[str]] = {}
+    for text in texts:
+        # Two reasons are of one kind when they differ in figures alone.
+        kinds.setdefault("".join(c for c in text if not c.isdigit()), []).append(text)
+    return tuple(
+        same[0] if processes == 1 else f"{same[0]} (in {len(same)} of {processes} processes)"
+        for same in kinds.values()
+    )
+
+
+def _warnings(results: Sequence[Result], settings: Settings) -> Tuple[str, ...]:
+    found = list(dict.fromkeys(text for result in results for text in result.warnings))
+    for name, value in sorted(results[0].device.get("environment", {}).items()):
+        found.append(f"the environment sets {name}={value}")
+    if settings.processes < 5:
+        found.append(f"measured in {settings.processes} processes; publish from 5 upwards")
+    spread = spread_pct([r.run for r in results if r.run is not None])
+    if spread is not None and spread > SPREAD_LIMIT_PCT:
+        found.append(f"medians of the processes differ by {spread:.0f} %")
+    return tuple(found)
+
+
+def spread_pct(runs: Sequence[ProcessRun]) -> Optional[float]:
+    """Return by how much the largest median of a process exceeds the smallest, in percent."""
+    medians = [median(run.infer_ns) for run in runs if run.infer_ns]
+    return 100.0 * (max(medians) / min(medians) - 1.0) if len(medians) > 1 else None
+
+
+def _quantiles(samples: Sequence[int]) -> Dict[str, Quantile]:
+    return {name: quantile(samples, q) for name, q in QUANTILES.items()}

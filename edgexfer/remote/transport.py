@@ -1,0 +1,95 @@
+"""How a benchmark reaches a machine: push, run, pull. ``Local`` is this very machine.
+
+All three take paths and lists of arguments; nothing is ever interpreted by a shell here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from edgexfer.bench.child import Completed, run_child
+from edgexfer.core.errors import BackendError
+
+
+class Transport(Protocol):
+    """A way to one machine.
+
+    Attributes:
+        name: for people, such as ``this machine``.
+        python: arguments that start the machine's Python, without what the host's environment adds.
+    """
+
+    name: str
+    python: Sequence[str]
+
+    def push(self, source: Path) -> str:
+        """Bring a file or folder there and return its path there."""
+        ...
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
+        """Run a program there; at the end of ``timeout_s`` it and all its children are killed."""
+        ...
+
+    def pull(self, source: str, out: Path) -> bool:
+        """Bring a file from there to ``out``; ``False`` where it does not exist there."""
+        ...
+
+    def scratch(self, name: str) -> str:
+        """Return the path there of a scratch file that ends with this transport."""
+        ...
+
+
+class Local:
+    """This machine, through the same verbs as any other.
+
+    The child runs the same interpreter with ``-E``, so that ``PYTHONPATH`` and the like do not leak
+    into it, while its installed packages stay, the user's own included.
+    """
+
+    name = "this machine"
+    python: Sequence[str] = (sys.executable, "-E")
+
+    def __init__(self, scratch: Path) -> None:
+        """Keep scratch files in the folder ``scratch``, which belongs to the caller."""
+        self._scratch = scratch
+
+    def push(self, source: Path) -> str:
+        """Return the file's own absolute path: it is there already."""
+        return str(source.absolute())
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
+        """Run a program, see ``bench.child.run_child``."""
+        return run_child(argv, timeout_s)
+
+    def pull(self, source: str, out: Path) -> bool:
+        """Copy a file, unless it lies where it is wanted."""
+        place = Path(source)
+        if not place.is_file():
+            return False
+        if place.absolute() != out.absolute():
+            shutil.copyfile(place, out)
+        return True
+
+    def scratch(self, name: str) -> str:
+        """Return a path in the scratch folder."""
+        return str(self._scratch / name)
+
+
+def checked(done: Completed, transport: Transport) -> str:
+    """Return what a program wrote, or raise the error that its two lines on stderr name.
+
+    Raises:
+        BackendError: the program failed.
+    """
+    if done.code == 0:
+        return done.stdout
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    what = lines[-1] if lines else f"exit code {done.code}"
+    raise BackendError(
+        f"{transport.name}: the device side does not run ({what[:160]})",
+        f"try it by hand: {' '.join([*transport.python, '--version'])}",
+    )
