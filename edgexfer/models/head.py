@@ -44,6 +44,11 @@ def backbone_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if not belongs(n, names)}
 
 
+def head_size(model: nn.Module) -> int:
+    """Return how many outputs the head has."""
+    return max(int(p.shape[0]) for p in head_parameters(model).values())
+
+
 def set_head(model: nn.Module, num_classes: int, *, seed: int = 0) -> None:
     """Put a new head in the old one's place, initialised from ``seed`` alone.
 

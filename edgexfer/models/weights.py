@@ -107,7 +107,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: holds more than tensors or is no checkpoint; opening it could run foreign code",
+            f"{path}: is no checkpoint of tensors alone; opening it could run foreign code",
             "convert it to .safetensors where you trust it, and give that file",
         ) from error
     except Exception as error:

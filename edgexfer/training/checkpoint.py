@@ -1,0 +1,160 @@
+"""Checkpoints that are either whole or not there.
+
+::
+
+    RUN/checkpoints/step-00000120/tensors.safetensors
+    RUN/checkpoints/step-00000120/state.json           everything that is not a tensor
+    RUN/checkpoints/step-00000120/MANIFEST.json        size and sha256 of both; written last
+    RUN/checkpoints/LATEST                             name of the newest, for people
+
+A checkpoint is written into a hidden folder, each file is flushed to the disk, and only then the
+folder gets its name; only then an older one is removed. Reading verifies hashes, newest first, and
+takes the first whole one. What the tensors mean is known to ``state.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgexfer.core.errors import DiskError, EdgexferError
+from edgexfer.core.files import (
+    disk_errors,
+    fsync_dir,
+    make_dir,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+
+FOLDER = "checkpoints"
+SCHEMA = "edgexfer.checkpoint/1"
+TENSORS, STATE, MANIFEST, LATEST = "tensors.safetensors", "state.json", "MANIFEST.json", "LATEST"
+KEEP = 2
+_TEMP = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a training after a step.
+
+    Attributes:
+        step: steps done in all.
+        tensors: by name, on the CPU.
+        state: the rest, plain JSON values.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def save(run: Path, snapshot: Snapshot) -> Path:
+    """Write a checkpoint and prune the old ones.
+
+    Args:
+        run: the run's folder.
+        snapshot: what to write; an older checkpoint of the same step is replaced.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        DiskError: the disk is full, also after stray files were removed, or cannot be written; the
+            checkpoints before are intact.
+    """
+    from safetensors.torch import save as pack
+
+    folder = make_dir(run / FOLDER)
+    data = pack(dict(snapshot.tensors))
+    try:
+        final = _write(folder, snapshot, data)
+    except DiskError:
+        sweep(run)
+        final = _write(folder, snapshot, data)
+    write_atomic(folder / LATEST, final.name + "\n")
+    for old in _all(folder)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest(run: Path) -> tuple[Snapshot | None, list[str]]:
+    """Read the newest checkpoint that is whole.
+
+    Returns:
+        The snapshot, ``None`` where there is none; and for each newer one that was skipped its name
+        and what is wrong with it.
+    """
+    skipped = []
+    for place in _all(run / FOLDER):
+        try:
+            return _read(place), skipped
+        except EdgexferError as error:
+            skipped.append(f"{place.name}: {error.what}")
+    return None, skipped
+
+
+def sweep(run: Path) -> None:
+    """Remove what an interrupted save has left behind; the caller holds the run's lock."""
+    for stray in (run / FOLDER).glob(f"{_TEMP}*"):
+        shutil.rmtree(stray, ignore_errors=True)
+    for stray in (run / FOLDER).glob(f".{LATEST}.tmp.*"):
+        stray.unlink(missing_ok=True)
+
+
+def clear(run: Path) -> None:
+    """Remove all checkpoints of a run, once its model is stored."""
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
+
+
+def _write(folder: Path, snapshot: Snapshot, data: bytes) -> Path:
+    final = folder / f"step-{snapshot.step:08d}"
+    temp = folder / f"{_TEMP}{final.name}-{os.getpid()}"
+    try:
+        with disk_errors(folder):
+            temp.mkdir()
+            write_atomic(temp / TENSORS, data)
+            write_json(temp / STATE, dict(snapshot.state))
+            files = {name: _entry(temp / name) for name in (TENSORS, STATE)}
+            manifest = {"schema": SCHEMA, "step": snapshot.step, "files": files}
+            write_json(temp / MANIFEST, manifest)
+            fsync_dir(temp)
+            if final.exists():
+                shutil.rmtree(final)
+            temp.rename(final)
+            fsync_dir(folder)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    return final
+
+
+def _read(place: Path) -> Snapshot:
+    from safetensors.torch import load_file
+
+    manifest = read_json(place / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise DiskError(f"{MANIFEST} is of another schema", "start anew with another --out")
+    for name, entry in manifest["files"].items():
+        if not (place / name).is_file():
+            raise DiskError(f"{name} is missing", "restore it")
+        if _entry(place / name) != entry:
+            raise DiskError(f"{name} differs from {MANIFEST} (size or sha256)", "restore it")
+    tensors = load_file(place / TENSORS)
+    return Snapshot(int(manifest["step"]), tensors, read_json(place / STATE))
+
+
+def _entry(place: Path) -> dict[str, Any]:
+    return {"bytes": place.stat().st_size, "sha256": sha256_file(place)}
+
+
+def _all(folder: Path) -> list[Path]:
+    """Return the checkpoints by their names, newest first."""
+    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)

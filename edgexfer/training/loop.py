@@ -1,0 +1,421 @@
+"""The training loop: one for teacher, student and every strategy.
+
+``fit`` reads top to bottom in the order of the work. What a step does is in ``step.py``, what is
+kept of it in ``state.py``, where it is kept in ``checkpoint.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgexfer.core.errors import Interrupted, MachineError, RecipeError, RunError
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.progress import Progress
+from edgexfer.core.rundir import RunDir
+from edgexfer.models.head import head_size
+from edgexfer.models.normalise import PixelModel
+from edgexfer.recipe import TrainSection
+from edgexfer.training import checkpoint, host, precision
+from edgexfer.training.distributed import World, lost_contact, world
+from edgexfer.training.ema import Ema
+from edgexfer.training.evaluate import count_right
+from edgexfer.training.guards import Where, not_finite
+from edgexfer.training.metrics import Metrics
+from edgexfer.training.objective import Objective
+from edgexfer.training.schedule import Schedule
+from edgexfer.training.signals import StopRequest
+from edgexfer.training.state import State
+from edgexfer.training.step import Outcome, Stepper
+
+if TYPE_CHECKING:
+    from edgexfer.data.feed import Batch, TrainFeed
+    from edgexfer.data.images import Images
+
+_LOGS_PER_EPOCH = 20
+
+
+@dataclass
+class Job:
+    """One training.
+
+    Attributes:
+        run: where it is kept.
+        model: bare, takes normalised images; trained in place.
+        preprocess: how the model is fed.
+        section: schedule, optimiser, speed.
+        feed: the training batches of this process.
+        val: images to validate on after each epoch; ``None`` validates never.
+        objective: what is minimised.
+        groups: parameter groups of the optimiser, each with its peak learning rate.
+        frozen: modules that stay in eval mode, so that their statistics stand still.
+        title: for the progress line.
+        quiet: show no progress.
+    """
+
+    run: RunDir
+    model: nn.Module
+    preprocess: Preprocess
+    section: TrainSection
+    feed: TrainFeed
+    val: Images | None
+    objective: Objective
+    groups: list[dict[str, Any]]
+    frozen: list[nn.Module]
+    title: str
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training went.
+
+    Attributes:
+        steps: optimiser steps in all.
+        epochs: epochs in all; fewer than asked for where it stopped early.
+        best_val_top1_pct: best val accuracy of an epoch, in percent; ``None`` without validation.
+        best_epoch: its number, from 1; 0 without validation.
+        val_top1_pct: val accuracy of the weights that are deployed.
+        images_per_s: median over the steps of this process's life, all processes together.
+        precision: what it computed in.
+        micro_batch: images that went through the model at once in the end, per process.
+        seconds: of this process's life.
+        resumed_from: steps that earlier processes had done.
+    """
+
+    steps: int
+    epochs: int
+    best_val_top1_pct: float | None
+    best_epoch: int
+    val_top1_pct: float | None
+    images_per_s: float
+    precision: str
+    micro_batch: int
+    seconds: float
+    resumed_from: int
+
+
+def fit(job: Job) -> FitResult:
+    """Train a model; an unfinished training in the run goes on where it stopped, to the bit.
+
+    Afterwards ``job.model`` holds the weights to deploy, in eval mode: of the best epoch where
+    ``section.patience`` is set, else the average where ``section.ema`` is, else the last.
+
+    Raises:
+        TrainingError: the loss or gradient is not finite, memory ran out with one image at a time,
+            or another process of the training was lost.
+        Interrupted: Ctrl-C or SIGTERM; the state was saved.
+        DiskError: a checkpoint cannot be written; the one before is intact.
+        RecipeError: the settings do not fit the machine or the data.
+    """
+    started = time.monotonic()
+    here = world()
+    _refuse(job, here)
+    host.tune_malloc()
+
+    # 1. Everything on the device, as it was built or as the newest checkpoint has it.
+    pixel_model = PixelModel(job.model, job.preprocess)
+    pixel_model.to(here.device, memory_format=torch.channels_last)
+    _train_mode(job)
+    chosen = _precision(job, here, pixel_model)
+    state = _new_state(job, here, chosen)
+    resumed_from = _resume(job, here, state)
+    stepper = _stepper(job, here, state, pixel_model, chosen)
+    training = _Training(job, here, state, stepper, PixelModel(state.deployed, job.preprocess))
+    training.pixel_deployed.to(here.device)
+
+    # 2. Epoch after epoch, step after step.
+    per_epoch, section = job.feed.steps_per_epoch, job.section
+    progress = Progress(
+        job.title,
+        section.epochs * per_epoch * section.batch_size,
+        quiet=job.quiet or not here.leader,
+    )
+    metrics = Metrics(job.run, state.total, leader=here.leader)
+    with lost_contact(here), StopRequest() as stop, metrics, progress:
+        progress.skip(state.total * section.batch_size)
+        while state.epoch < section.epochs and not _exhausted(state, section.patience):
+            training.epoch(stop, metrics, progress)
+            training.end_epoch(metrics)
+
+    # 3. The weights to deploy.
+    state.deploy()
+    return FitResult(
+        steps=state.total,
+        epochs=state.epoch,
+        best_val_top1_pct=state.best.top1_pct,
+        best_epoch=state.best.epoch,
+        val_top1_pct=state.best.top1_pct if section.patience is not None else state.last_top1_pct,
+        images_per_s=metrics.images_per_s,
+        precision=chosen,
+        micro_batch=state.micro_batch,
+        seconds=time.monotonic() - started,
+        resumed_from=resumed_from,
+    )
+
+
+@dataclass
+class _Training:
+    """A training under way."""
+
+    job: Job
+    here: World
+    state: State
+    stepper: Stepper
+    pixel_deployed: PixelModel
+
+    def __post_init__(self) -> None:
+        section, per_epoch = self.job.section, self.job.feed.steps_per_epoch
+        self.schedule = Schedule(
+            section.epochs * per_epoch, section.warmup * per_epoch, section.min_lr
+        )
+        self.classes = head_size(self.job.model)
+        self.log_every = max(per_epoch // _LOGS_PER_EPOCH, 1)
+        self.saved_at = time.monotonic()
+
+    def epoch(self, stop: StopRequest, metrics: Metrics, progress: Progress) -> None:
+        """Run what is left of the epoch under way."""
+        state, per_epoch = self.state, self.job.feed.steps_per_epoch
+        if state.step >= per_epoch:
+            return
+        _train_mode(self.job)
+        begun = time.perf_counter()
+        for batch in self.job.feed.epoch(state.epoch, state.step):
+            lr = self.schedule.set(state.optimizer, state.total)
+            outcome = self._step(batch, lr, metrics)
+            if state.ema is not None:
+                state.ema.update(state.total)
+            state.step, state.total = state.step + 1, state.total + 1
+            images = len(batch.labels) * self.here.size
+            metrics.count(images, time.perf_counter() - begun)
+            progress.update(images, f"epoch {state.epoch + 1}  loss {outcome.loss:.3g}")
+            if state.total % self.log_every == 0:
+                self._log(outcome, lr, metrics)
+            if self.here.sum(float(stop.name is not None))[0]:
+                self._save()
+                raise _interrupted(self.job, state, stop.name)
+            if time.monotonic() - self.saved_at >= self.job.section.checkpoint_s:
+                self._save()
+            begun = time.perf_counter()
+
+    def end_epoch(self, metrics: Metrics) -> None:
+        """Validate, take note of the best epoch, and save."""
+        state, section = self.state, self.job.section
+        state.epoch, state.step = state.epoch + 1, 0
+        if self.job.val is not None:
+            top1_pct = self._validate(self.job.val)
+            state.judge(top1_pct, keep=section.patience is not None)
+            metrics.log("val", state.total, {"epoch": state.epoch, "top1_pct": top1_pct})
+        self._save()
+
+    def _step(self, batch: Batch, lr: float, metrics: Metrics) -> Outcome:
+        state, stepper, section = self.state, self.stepper, self.job.section
+        pixels, labels = _to_device(batch.images, batch.labels, self.here.device)
+        targets = F.one_hot(labels, self.classes).float()
+        if section.mixup or section.cutmix:
+            from edgexfer.data.augment import mix
+
+            pixels, targets = mix(
+                pixels,
+                targets,
+                mixup=section.mixup,
+                cutmix=section.cutmix,
+                seed=section.seed,
+                epoch=batch.epoch,
+                step=batch.step,
+            )
+        total = state.total
+
+        def shrunk(micro_batch: int) -> None:
+            state.micro_batch = micro_batch
+            metrics.log("out_of_memory", total, {"micro_batch": micro_batch})
+
+        outcome = stepper.gradients(total, pixels, targets, shrunk)
+        overflow = stepper.scaler.is_enabled() and _finite(outcome.loss)
+        if not _finite(outcome.loss) or not (_finite(outcome.norm) or overflow):
+            files = [self.job.feed.keys[i] for i in batch.index.tolist()]
+            where = Where(total + 1, state.epoch + 1, files, lr)
+            error = not_finite(
+                where,
+                outcome.loss,
+                outcome.norm,
+                self.job.model,
+                lambda: stepper.repeat(total, pixels, targets),
+            )
+            metrics.log("not_finite", total, {**asdict(where), "error": error.what})
+            raise error
+        stepper.apply(outcome.norm)
+        return outcome
+
+    def _log(self, outcome: Outcome, lr: float, metrics: Metrics) -> None:
+        names = list(outcome.parts)
+        values = (outcome.loss, outcome.norm, *outcome.parts.values())
+        means = [v / self.here.size for v in self.here.sum(*values)]
+        event = {
+            "epoch": self.state.epoch + 1,
+            "loss": means[0],
+            "grad_norm": means[1],
+            **dict(zip(names, means[2:], strict=True)),
+            "lr": lr,
+            "images_per_s": metrics.images_per_s,
+        }
+        metrics.log("train", self.state.total, event)
+
+    def _validate(self, val: Images) -> float:
+        """Return the accuracy on the val images in percent; each process looks at its share."""
+        self.here.share_buffers(self.pixel_deployed)
+        mine = range(self.here.rank, len(val), self.here.size)
+        return 100 * self.here.sum(count_right(self.pixel_deployed, val, mine))[0] / len(val)
+
+    def _save(self) -> None:
+        if self.here.leader:
+            checkpoint.save(self.job.run.path, self.state.snapshot())
+        self.saved_at = time.monotonic()
+
+
+def _refuse(job: Job, here: World) -> None:
+    section = job.section
+    precision.refuse_unusable(section.precision, here.device)
+    checks = (
+        (
+            section.batch_size % here.size == 0,
+            f"train.batch_size is {section.batch_size}, which "
+            f"{here.size} processes cannot share evenly",
+            f"use a multiple of {here.size}",
+        ),
+        (
+            job.feed.steps_per_epoch > 0,
+            f"train.batch_size is {section.batch_size}, more than there are training images",
+            "use a smaller batch",
+        ),
+        (
+            section.patience is None or job.val is not None,
+            "train.patience is set, but there are no val images",
+            "set data.val to a share such as 0.1, or leave out train.patience",
+        ),
+        (bool(job.groups), f"{job.title}: every parameter is frozen", "freeze less"),
+    )
+    for good, what, fix in checks:
+        if not good:
+            raise RecipeError(what, fix)
+
+
+def _train_mode(job: Job) -> None:
+    job.model.train()
+    for module in job.frozen:
+        module.eval()
+
+
+def _precision(job: Job, here: World, pixel_model: PixelModel) -> str:
+    """Return the precision of this run: asked for, chosen before, or chosen now and recorded."""
+    if job.section.precision != "auto":
+        return job.section.precision
+    known: Mapping[str, Any] | None = job.run.info.lineage.get("precision")
+    if known is None:
+        batch = next(iter(job.feed.epoch(0)))
+        pixels, labels = _to_device(batch.images, batch.labels, here.device)
+        targets = F.one_hot(labels, head_size(job.model)).float()
+        steps = job.section.epochs * job.feed.steps_per_epoch
+        known = asdict(precision.race(pixel_model, job.objective, pixels, targets, steps))
+    known = here.share(known)
+    job.run.set(lineage={**job.run.info.lineage, "precision": known})
+    return str(known["precision"])
+
+
+def _new_state(job: Job, here: World, chosen: str) -> State:
+    section = job.section
+    # Fused: one pass over the parameters. With many small ones the plain loop takes longer than
+    # the arithmetic.
+    optimizer: torch.optim.Optimizer
+    if section.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(job.groups, fused=True)
+    else:
+        optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=True, fused=True)
+    return State(
+        model=job.model,
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(here.device.type, enabled=chosen == "fp16"),
+        ema=Ema(job.model, section.ema) if section.ema else None,
+        micro_batch=-(-section.batch_size // (here.size * section.accumulate)),
+    )
+
+
+def _resume(job: Job, here: World, state: State) -> int:
+    """Go back to the newest whole checkpoint; returns how many steps are done."""
+    if here.leader:
+        checkpoint.sweep(job.run.path)
+    snapshot, skipped = checkpoint.newest(job.run.path)
+    if snapshot is not None:
+        state.restore(snapshot)
+    if here.share(state.total) != state.total:
+        raise RunError(
+            f"{job.run.path}: rank {here.rank} sees other checkpoints than rank 0",
+            "put the run on a disk that all machines share",
+        )
+    if snapshot is not None or skipped:
+        job.run.log({"event": "resume", "step": state.total, "skipped": skipped})
+    return state.total
+
+
+def _stepper(job: Job, here: World, state: State, pixel_model: PixelModel, chosen: str) -> Stepper:
+    model: nn.Module = pixel_model
+    if job.section.compile:
+        model = _compiled(model)
+    if here.size > 1:
+        devices = [here.local_rank] if here.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices)
+    return Stepper(
+        model=model,
+        objective=job.objective,
+        optimizer=state.optimizer,
+        precision=chosen,
+        scaler=state.scaler,
+        micro_batch=state.micro_batch,
+        clip_grad=job.section.clip_grad,
+        seed=job.section.seed,
+        rank=here.rank,
+    )
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    import shutil
+
+    if not torch.cuda.is_available() and shutil.which("g++") is None:
+        raise MachineError("train.compile needs a C++ compiler", "install g++, or leave it out")
+    compiled: nn.Module = torch.compile(model)
+    return compiled
+
+
+def _to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return pixels as float32 on 0..255 in channels-last order, and labels, on the device."""
+    if device.type == "cuda":
+        images, labels = images.pin_memory(), labels.pin_memory()
+    pixels = images.to(device, non_blocking=True).float()
+    return (
+        pixels.contiguous(memory_format=torch.channels_last),
+        labels.to(device, non_blocking=True),
+    )
+
+
+def _exhausted(state: State, patience: int | None) -> bool:
+    return patience is not None and state.best.waited >= patience
+
+
+def _interrupted(job: Job, state: State, signal: str | None) -> Interrupted:
+    total = job.section.epochs * job.feed.steps_per_epoch
+    return Interrupted(
+        f"{job.run.path}: stopped by {signal or 'a signal to another process'} after step "
+        f"{state.total} of {total}; the state is saved",
+        "type the same command again to go on from there",
+    )
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

@@ -1,0 +1,163 @@
+"""One optimiser step: micro-batches, autocast, clipping; and what happens out of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from edgexfer.core.errors import TrainingError
+from edgexfer.training.guards import is_out_of_memory
+from edgexfer.training.objective import Objective
+from edgexfer.training.precision import autocast
+from edgexfer.training.seeding import seed_step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step found, before the weights move.
+
+    Attributes:
+        loss: mean over this process's batch.
+        norm: of the whole gradient, before clipping.
+        parts: of the loss, by name.
+    """
+
+    loss: float
+    norm: float
+    parts: dict[str, float]
+
+
+@dataclass
+class Stepper:
+    """Computes gradients of a batch and applies them.
+
+    Attributes:
+        model: what the objective is handed: a PixelModel, compiled or distributed where asked for.
+        objective: what is minimised.
+        optimizer: of the model's trainable parameters.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        scaler: keeps fp16 gradients in range; disabled with the others.
+        micro_batch: images that go through the model at once.
+        clip_grad: largest norm of the gradient, 0 for no limit.
+        seed: of the training.
+        rank: of this process.
+    """
+
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    precision: str
+    scaler: torch.amp.GradScaler
+    micro_batch: int
+    clip_grad: float
+    seed: int
+    rank: int
+
+    def gradients(
+        self, step: int, pixels: Tensor, targets: Tensor, on_shrink: Callable[[int], None]
+    ) -> Outcome:
+        """Compute the gradients of a batch; where memory runs out, in halved micro-batches.
+
+        The sum over micro-batches is the gradient of the whole batch; only batch norm sees smaller
+        batches, and twice those that fitted before memory ran out.
+
+        Args:
+            step: its index, from 0; seeds dropout.
+            pixels: float32 (B, 3, H, W) on 0..255.
+            targets: (B, C).
+            on_shrink: told the new micro-batch when memory ran out.
+
+        Raises:
+            TrainingError: memory does not even suffice for one image at a time.
+        """
+        while True:
+            try:
+                return self._attempt(step, pixels, targets)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0][:100] if str(error) else "out of memory"
+            # Outside the handler, whose error would keep the step's tensors alive.
+            self._shrink(min(self.micro_batch, len(pixels)), reason)
+            on_shrink(self.micro_batch)
+
+    def repeat(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
+        """Run the forward pass of a step again, with the same dropout, and return its loss."""
+        seed_step(self.seed, step, self.rank)
+        losses = [self._forward(p, t)[0] * len(p) for p, t, _ in self._micro(pixels, targets)]
+        return torch.stack(losses).sum() / len(pixels)
+
+    def apply(self, norm: float) -> None:
+        """Clip and move the weights; an fp16 step that overflowed is skipped by the scaler."""
+        if self.clip_grad and norm > self.clip_grad:
+            device = next(self.model.parameters()).device
+            clip_grads_with_norm_(
+                self._parameters(), self.clip_grad, torch.tensor(norm, device=device)
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _attempt(self, step: int, pixels: Tensor, targets: Tensor) -> Outcome:
+        seed_step(self.seed, step, self.rank)
+        total = torch.zeros((), device=pixels.device)
+        sums: dict[str, Any] = {}
+        for some, wanted, last in self._micro(pixels, targets):
+            share = len(some) / len(pixels)
+            with self._no_sync(last):
+                loss, parts = self._forward(some, wanted)
+                self.scaler.scale(loss * share).backward()
+            total += loss.detach() * share
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0) + torch.as_tensor(part).detach() * share
+        self.scaler.unscale_(self.optimizer)
+        grads = [p.grad for p in self._parameters() if p.grad is not None]
+        norm = get_total_norm(grads)
+        # One transfer for all figures: on a GPU each would wait for the step to end.
+        figures = [torch.as_tensor(v, device=total.device).float() for v in sums.values()]
+        values = torch.stack([total, norm.float(), *figures]).tolist()
+        return Outcome(values[0], values[1], dict(zip(sums, values[2:], strict=True)))
+
+    def _forward(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        with autocast(self.precision, pixels.device):
+            loss, parts = self.objective(self.model, pixels, targets)
+        return loss.float(), dict(parts)
+
+    def _micro(self, pixels: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        for start in range(0, len(pixels), self.micro_batch):
+            end = start + self.micro_batch
+            yield pixels[start:end], targets[start:end], end >= len(pixels)
+
+    def _no_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Let only the last micro-batch exchange gradients with the other processes."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _shrink(self, micro_batch: int, reason: str) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(self.model, DistributedDataParallel):
+            # The others wait in the middle of the exchange; this step cannot be begun again.
+            raise TrainingError(
+                f"rank {self.rank}: memory ran out with {micro_batch} images at once ({reason})",
+                "double train.accumulate, or use more processes",
+            )
+        if micro_batch == 1:
+            raise TrainingError(
+                f"memory ran out with a single image at once ({reason})",
+                "choose a smaller model or model.size, or a machine with more memory",
+            )
+        self.micro_batch = (micro_batch + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
