@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgexfer.core.bundle import MANIFEST, Manifest, is_safe, read_manifest
 from edgexfer.core.errors import EdgexferError, InputError
-from edgexfer.core.files import sha256_file
+from edgexfer.core.files import read_json, sha256_file
 from edgexfer.core.model import CARD, FOLDER, ModelCard, read_card
 from edgexfer.core.record import Record, read_record
 from edgexfer.core.rundir import INFO, RunInfo, read_events, read_run
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BENCH = "bench"
+PREDICTIONS = "predictions.json"
 # What the folders of a trip say of the bundles in them.
 ROLES = {"teacher-bundle": "teacher", "bundle": "student", "control-bundle": "control"}
 
@@ -35,6 +36,8 @@ class FoundRun:
         info: what it says of itself.
         card: its model; ``None`` while it has none.
         events: the lines of ``metrics.jsonl``.
+        labels: class index of each test image; empty without any.
+        predictions: what the model said of each; likewise.
     """
 
     path: Path
@@ -42,6 +45,8 @@ class FoundRun:
     info: RunInfo
     card: ModelCard | None
     events: tuple[dict[str, Any], ...]
+    labels: tuple[int, ...] = ()
+    predictions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,20 @@ def _read(place: Path, found: Found) -> None:
     elif (place / MANIFEST).exists():
         found.bundles.append(_read_bundle(place))
     else:
-        card = read_card(place) if (place / FOLDER / CARD).exists() else None
-        events = tuple(read_events(place))
-        found.runs.append(FoundRun(place, place.resolve().name, read_run(place), card, events))
+        found.runs.append(_read_run(place))
+
+
+def _read_run(place: Path) -> FoundRun:
+    card = read_card(place) if (place / FOLDER / CARD).exists() else None
+    saved: Any = read_json(place / PREDICTIONS) if (place / PREDICTIONS).exists() else {}
+    try:
+        labels, predictions = tuple(saved.get("labels", ())), tuple(saved.get("predictions", ()))
+    except (AttributeError, TypeError) as error:
+        fix = "delete it; the report then compares totals alone"
+        raise InputError(f"{place / PREDICTIONS}: holds no predictions", fix) from error
+    events = tuple(read_events(place))
+    name = place.resolve().name
+    return FoundRun(place, name, read_run(place), card, events, labels, predictions)
 
 
 def _read_bundle(place: Path) -> FoundBundle:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgexfer.core.stats import paired_drop, unpaired_drop
-from edgexfer.report.collect import Found, FoundBundle
+from edgexfer.report.collect import Found, FoundBundle, FoundRun
 from edgexfer.report.rows import Group, Row
 
 
@@ -76,24 +76,19 @@ def drop_between(found: Found, first: Row, second: Row) -> Drop | None:
     return Drop(drop, low, high, min(a.n, b.n), paired=False)
 
 
-def run_gain(student: Any, control: Any) -> Drop | None:
+def run_gain(student: FoundRun, control: FoundRun) -> Drop | None:
     """Return the test accuracy of one run minus that of another, ``None`` where one has none.
 
-    Args:
-        student: ``result["test"]`` of a run: ``n``, ``correct`` and, to be paired, ``wrong``, the
-            indices of the images that it got wrong.
-        control: likewise, of the other run.
+    The runs are paired where both kept their predictions of the same images.
     """
-    if not _counted(student) or not _counted(control):
+    if not _tested(student) or not _tested(control):
         return None
-    wrong, other = student.get("wrong"), control.get("wrong")
-    n = int(student["n"])
-    if isinstance(wrong, list) and isinstance(other, list) and control["n"] == n:
-        a, b = set(wrong), set(other)
-        d = paired_drop([i not in a for i in range(n)], [i not in b for i in range(n)])
-        return Drop(d.drop_pt, d.low_pt, d.high_pt, n, paired=True)
-    drop, low, high = unpaired_drop(student["correct"], n, control["correct"], control["n"])
-    return Drop(drop, low, high, n, paired=False)
+    if student.predictions and control.predictions and student.labels == control.labels:
+        d = paired_drop(_right(student), _right(control))
+        return Drop(d.drop_pt, d.low_pt, d.high_pt, d.n, paired=True)
+    a, b = student.info.result["test"], control.info.result["test"]
+    drop, low, high = unpaired_drop(a["correct"], a["n"], b["correct"], b["n"])
+    return Drop(drop, low, high, min(a["n"], b["n"]), paired=False)
 
 
 def _same_images(one: FoundBundle, two: FoundBundle) -> bool:
@@ -104,13 +99,18 @@ def _same_images(one: FoundBundle, two: FoundBundle) -> bool:
     return same and a.split == b.split and one.labels.tolist() == two.labels.tolist()  # type: ignore[union-attr]
 
 
-def _counted(test: Any) -> bool:
+def _tested(run: FoundRun) -> bool:
+    test = run.info.result.get("test")
     return (
         isinstance(test, dict)
         and all(isinstance(test.get(k), int) for k in ("n", "correct"))
         and 0 <= test["correct"] <= test["n"]
         and test["n"] > 0
     )
+
+
+def _right(run: FoundRun) -> list[bool]:
+    return [a == b for a, b in zip(run.labels, run.predictions, strict=True)]
 
 
 def _target(row: Row) -> Any:

@@ -11,7 +11,7 @@ from edgexfer.core.stats import Quantile
 from edgexfer.report.words import clean, count
 
 # Facts that make a machine another one. Load, clock and temperature change while it stays the same.
-_MACHINE = ("cpu", "machine", "cores", "memory_bytes", "gpu", "power_mode")
+_MACHINE = ("board", "cpu", "machine", "usable_cores", "memory_bytes", "power_mode", "l4t")
 _SETTINGS = ("scenario", "batch", "threads")
 USABLE = ("ok", "partial")
 
@@ -121,8 +121,16 @@ def group_rows(rows: Iterable[Row], reference: str | None = None) -> list[Group]
         Groups in the order in which their first row came.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
+    homeless = []
     for row in rows:
-        groups.setdefault(_comparable(row.record), []).append(row)
+        if row.usable or row.record.device:
+            groups.setdefault(_comparable(row.record), []).append(row)
+        else:
+            homeless.append(row)
+    # What failed before it could look at its machine belongs to the only one there is.
+    for row in homeless:
+        only = next(iter(groups)) if len(groups) == 1 else _comparable(row.record)
+        groups.setdefault(only, []).append(row)
     done, number = [], 0
     for members in groups.values():
         anchor = _reference(members, reference)
@@ -140,10 +148,12 @@ def group_rows(rows: Iterable[Row], reference: str | None = None) -> list[Group]
 def machine_name(record: Record) -> str:
     """Return the machine of a record as people name it."""
     device = record.device
-    name = clean(device.get("model") or device.get("cpu") or device.get("machine") or "")
-    parts = [name or "unknown machine"]
-    if isinstance(device.get("cores"), int):
-        parts.append(count(device["cores"], "core"))
+    # A board says more of an ARM machine than its cores do; of a PC it says next to nothing.
+    first = ("board", "cpu") if device.get("machine") == "aarch64" else ("cpu", "board")
+    name = next((device[f] for f in (*first, "machine") if device.get(f)), "unknown machine")
+    parts = [clean(name)]
+    if isinstance(device.get("usable_cores"), int):
+        parts.append(count(device["usable_cores"], "core"))
     if device.get("power_mode"):
         parts.append(clean(device["power_mode"]))
     return ", ".join(parts)

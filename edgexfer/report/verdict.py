@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgexfer.report import words
-from edgexfer.report.collect import Found
+from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.compare import Drop, drop_between, drop_from_fp32, run_gain
 from edgexfer.report.rows import Group, Row, upper_of
 
@@ -69,12 +68,11 @@ def teacher_helped(found: Found) -> str | None:
     student, control = found.run_of("student"), found.run_of("control")
     if student is None or control is None:
         return None
-    with_teacher, without = student.info.result.get("test"), control.info.result.get("test")
-    gain = run_gain(with_teacher, without)
-    if gain is None or with_teacher is None or without is None:
+    gain = run_gain(student, control)
+    if gain is None:
         return "Whether the teacher helped is open: student or control has no test accuracy."
     scores = (
-        f"{words.percent(_top1(with_teacher))} with it, {words.percent(_top1(without))} without, "
+        f"{words.percent(_top1(student))} with it, {words.percent(_top1(control))} without, "
         f"on {words.count(gain.n, 'test image')}"
     )
     interval = _interval(gain)
@@ -202,12 +200,7 @@ def _change(drop: Drop) -> str:
 
 
 def _interval(drop: Drop) -> str:
-    return f"95 % interval {_signed(drop.low_pt)} to {_signed(drop.high_pt)}"
-
-
-def _signed(value: float) -> str:
-    text = f"{abs(value):.1f}"
-    return text if text == "0.0" or value > 0 else "−" + text
+    return f"95 % interval {words.signed(drop.low_pt)} to {words.signed(drop.high_pt)}"
 
 
 def _reasons(row: Row) -> str:
@@ -215,7 +208,8 @@ def _reasons(row: Row) -> str:
     return reasons or f"its status is {words.clean(row.record.status)}"
 
 
-def _top1(test: dict[str, Any]) -> float:
+def _top1(run: FoundRun) -> float:
+    test = run.info.result["test"]
     return float(100 * test["correct"] / test["n"])
 
 

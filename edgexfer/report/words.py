@@ -66,6 +66,12 @@ def points(value: float) -> str:
     return f"{text} point" if text == "1.0" else f"{text} points"
 
 
+def signed(value: float) -> str:
+    """Return a difference of two percentages with its sign, without a unit."""
+    text = f"{abs(value):.1f}"
+    return text if text == "0.0" or value > 0 else "−" + text
+
+
 def times(value: float | None) -> str:
     """Return a ratio, ``3.2×``."""
     return MISSING if value is None else f"{significant(value, 2)}×"
