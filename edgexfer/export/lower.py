@@ -1,0 +1,192 @@
+"""Lowering: the model file that a target's runtime loads, in the precision that is asked for.
+
+Each file is made once, however many targets take it. Whether it computes what the model computes is
+asked by the ladder in ``parity.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.errors import ProfileError, RecipeError
+from edgexfer.core.model import ModelCard
+from edgexfer.core.profile import HardwareProfile, Stack
+from edgexfer.export.half import to_half
+from edgexfer.export.onnx import OPSET, export_onnx
+from edgexfer.export.program import export_program
+from edgexfer.quantize.calibration import Calibration
+from edgexfer.recipe import ExportSection
+
+# What can be made for each runtime, the reference first.
+PRECISIONS = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "torch": ("fp32",),
+}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One model file, with the files that lie beside it.
+
+    Attributes:
+        files: the first is what the runtime loads.
+        parent: the file that it was made from; ``None`` for the first of a chain.
+        scheme: how it was quantized, in words; ``None`` where it was not.
+        opset: ONNX opset; ``None`` where it is no ONNX file.
+    """
+
+    files: tuple[Path, ...]
+    parent: Path | None = None
+    scheme: str | None = None
+    opset: int | None = None
+
+
+class Lowering:
+    """Makes the files of one bundle from one model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        folder: Path,
+        calibration: Calibration | None,
+    ) -> None:
+        """Keep what files are made from.
+
+        Args:
+            model: the trained model.
+            card: its card.
+            folder: where files go.
+            calibration: the images for INT8; ``None`` where none is made.
+        """
+        self._model, self._card, self._folder = model, card, folder
+        self._calibration = calibration
+        self._made: dict[str, Lowered] = {}
+
+    def make(self, profile: HardwareProfile, precision: str) -> Lowered:
+        """Return the file for a target and precision, made now or before.
+
+        Raises:
+            ModelError: the model cannot be exported.
+            BackendError: a runtime is missing, or cannot convert or quantize the model.
+        """
+        if profile.backend == "torch":
+            return self._once("fp32.pt2", self._program)
+        if profile.backend == "openvino":
+            if precision == "fp32":
+                return self._once("fp32.xml", self._ir)
+            return self._once(
+                f"int8-nncf-{profile.quantization.activations}.xml", self._nncf, profile
+            )
+        if precision == "fp32":
+            return self.onnx()
+        if precision == "fp16":
+            return self._once("fp16.onnx", self._half)
+        return self._once(_qdq_name(profile), self._qdq, profile)
+
+    def onnx(self) -> Lowered:
+        """Return the FP32 ONNX file, the first of every chain but torch's own."""
+        return self._once("fp32.onnx", self._onnx)
+
+    def _once(self, name: str, make: Callable[..., Lowered], *args: Any) -> Lowered:
+        if name not in self._made:
+            self._made[name] = make(self._folder / name, *args)
+        return self._made[name]
+
+    def _onnx(self, out: Path) -> Lowered:
+        card = self._card
+        facts = {"edgexfer.model": card.name, "edgexfer.classes": list(card.classes)}
+        export_onnx(self._model, card.preprocess.size, out, metadata=facts)
+        return Lowered((out,), opset=OPSET)
+
+    def _program(self, out: Path) -> Lowered:
+        return Lowered((export_program(self._model, self._card.preprocess.size, out),))
+
+    def _half(self, out: Path) -> Lowered:
+        base = self.onnx()
+        to_half(base.files[0], out)
+        return Lowered((out,), base.files[0], opset=base.opset)
+
+    def _ir(self, out: Path) -> Lowered:
+        base = self.onnx().files[0]
+        get_backend("openvino").compile(base, out, Plan())
+        return Lowered((out, out.with_suffix(".bin")), base)
+
+    def _nncf(self, out: Path, profile: HardwareProfile) -> Lowered:
+        from edgexfer.quantize.nncf import quantize_nncf
+
+        base = self.onnx().files[0]
+        get_backend("openvino")
+        scheme = quantize_nncf(base, out, self._images(), profile.quantization)
+        return Lowered((out, out.with_suffix(".bin")), base, scheme)
+
+    def _qdq(self, out: Path, profile: HardwareProfile) -> Lowered:
+        from edgexfer.quantize.qdq import check_qdq, quantize_qdq
+
+        base = self.onnx()
+        restricted = profile.backend == "tensorrt"
+        scheme = quantize_qdq(
+            base.files[0], out, self._images(), profile.quantization, restricted=restricted
+        )
+        if restricted and default_row(profile).typing == "strong":
+            # A strongly typed engine runs the layers between Q/DQ in the type that they have here.
+            to_half(out, out)
+            check_qdq(out, strict=True)
+            scheme += ", fp16 between"
+        return Lowered((out,), base.files[0], scheme, base.opset)
+
+    def _images(self) -> Calibration:
+        assert self._calibration is not None, "int8 is made from calibration images"
+        return self._calibration
+
+
+def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
+    """Return the precisions to make for a target, FP32 first.
+
+    Raises:
+        ProfileError: the profile lists a precision that cannot be made for its runtime.
+        RecipeError: the precision that was asked for is none of the profile's.
+    """
+    possible = PRECISIONS.get(profile.backend, ())
+    for precision in profile.precisions:
+        if precision not in possible:
+            raise ProfileError(
+                f"profile {profile.name}: {precision} cannot be exported for {profile.backend}",
+                f"list {', '.join(possible) or 'another backend'}",
+            )
+    if section.precision != "auto" and section.precision not in profile.precisions:
+        raise RecipeError(
+            f"target {profile.name} has no precision {section.precision}",
+            f"use --precision auto or one of {', '.join(profile.precisions)}",
+        )
+    chosen = profile.precisions if section.precision == "auto" else ("fp32", section.precision)
+    return tuple(precision for precision in possible if precision in chosen)
+
+
+def default_row(profile: HardwareProfile) -> Stack:
+    """Return the software release that an export is made for.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if not profile.stack:
+        raise ProfileError(f"profile {profile.name}: has no stack row", "add one under stack:")
+    return next((row for row in profile.stack if row.default), profile.stack[0])
+
+
+def _qdq_name(profile: HardwareProfile) -> str:
+    scheme = profile.quantization
+    parts = ["int8", scheme.activations, scheme.weights.removeprefix("int8-")]
+    if scheme.reduce_range:
+        parts.append("7bit")
+    if profile.backend == "tensorrt":
+        parts.append(f"trt-{default_row(profile).typing}")
+    return "-".join(parts) + ".onnx"

@@ -1,0 +1,274 @@
+"""The parity ladder: each hop of an export compared with the one before, and what it must meet.
+
+Both ends of a hop are fed on their own path. The reference is the trainer's ``PixelModel``; the
+artefact is fed as a device feeds it, by ``bench``. A wrong mean or swapped channels therefore show
+as a difference, as a broken layer does. What is made and loaded lives in the other files.
+
+Limits, and why they are such:
+
+- torch to ONNX, both FP32: 100 dB, or 1e-5 of the largest output. What is left is the order of
+  sums; 118 to 127 dB were measured.
+- FP32 in another runtime: 60 dB. Its kernels may fuse and transform (Winograd) at will, which
+  costs 10 to 40 dB; half precision taken in silence gives 35 dB and fails.
+- FP16: 45 dB and 99 % agreement. Its significand has 11 bits; 61 dB were measured.
+- INT8: accuracy decides, by the drop that the user allows. The ratio alone cannot: nets of a
+  few epochs gave 9 to 16 dB at unchanged accuracy. So below 20 dB or 98 % agreement is a note;
+  below 5 dB or 80 % the artefact is broken or fed wrongly, whatever its accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from edgexfer.bench.accuracy import predict
+from edgexfer.bench.compare import compare
+from edgexfer.core.backend import Session
+from edgexfer.core.bundle import Rung
+from edgexfer.core.errors import ParityError
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.stats import images_needed, paired_drop
+from edgexfer.models.normalise import PixelModel
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+EXACT = {"sqnr_db": 100.0, "max_abs": 1e-5, "agreement_pct": 100.0}
+RUNTIME = {"sqnr_db": 60.0, "agreement_pct": 99.0}
+HALF = {"sqnr_db": 45.0, "agreement_pct": 99.0}
+INT8 = {"sqnr_db": 5.0, "agreement_pct": 80.0}
+INT8_USUAL = {"sqnr_db": 20.0, "agreement_pct": 98.0}
+# Two classes nearer than this share of the largest output are a tie, which rounding may turn.
+_TIE = 1e-5
+_PIXELS_AT_ONCE = 32 * 128 * 128
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What every hop is fed with.
+
+    Attributes:
+        images: the bundle's evaluation images, uint8 (N, H, W, 3), RGB; they go in batches.
+        labels: their classes, int64 (N,).
+        synthetic: images at the ends of the range, of the same kind; they go one by one, so that
+            both a batch of one and a larger one are tried.
+        preprocess: the model's, as the bundle will carry it.
+    """
+
+    images: UInt8
+    labels: npt.NDArray[np.int64]
+    synthetic: UInt8
+    preprocess: Preprocess
+
+    @property
+    def batch(self) -> int:
+        """How many images go at once; it bounds memory whatever the model's resolution."""
+        height, width = self.preprocess.size
+        return max(2, _PIXELS_AT_ONCE // (height * width))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What one hop gave for a probe.
+
+    Attributes:
+        real: for the evaluation images, (N, C).
+        synthetic: for the synthetic ones.
+    """
+
+    real: Float32
+    synthetic: Float32
+
+    def all(self) -> Float32:
+        """Return both, the real ones first."""
+        return np.concatenate([self.real, self.synthetic])
+
+
+def synthetic_images(size: tuple[int, int]) -> UInt8:
+    """Return eight images at the ends of what a camera can give, uint8 (8, H, W, 3).
+
+    Black, almost black, white, grey, one pure channel each side of a line, a checkerboard, a ramp
+    and seeded noise.
+    """
+    height, width = size
+    rows, columns = np.mgrid[0:height, 0:width]
+    images = np.zeros((8, height, width, 3), np.uint8)
+    images[1] = 1
+    images[2] = 255
+    images[3] = 127
+    images[4, :, : width // 2, 0] = images[4, :, width // 2 :, 2] = 255
+    images[5] = (255 * ((rows + columns) % 2))[..., None]
+    images[6] = np.linspace(0, 255, width).astype(np.uint8)[None, :, None]
+    images[7] = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return images
+
+
+def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> Logits:
+    """Run the trained model as its trainer does, in FP32 on the CPU.
+
+    Args:
+        model: in eval mode, on the CPU.
+        preprocess: of the model's own card, not of what is exported.
+        probe: the images.
+    """
+    fed = PixelModel(model, preprocess).eval()
+
+    def run(images: UInt8, batch: int) -> Float32:
+        parts = []
+        for start in range(0, len(images), batch):
+            pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
+            parts.append(fed(pixels.contiguous()).float().numpy())
+        return np.concatenate(parts)
+
+    with torch.inference_mode():
+        return Logits(run(probe.images, probe.batch), run(probe.synthetic, 1))
+
+
+def session_logits(session: Session, probe: Probe) -> Logits:
+    """Run a loaded artefact as a device feeds it."""
+    return Logits(
+        predict(session, probe.images, probe.preprocess, probe.batch),
+        predict(session, probe.synthetic, probe.preprocess),
+    )
+
+
+def float_rung(
+    name: str, against: str, reference: Logits, found: Logits, limits: dict[str, float]
+) -> Rung:
+    """Compare two hops that should be equal but for rounding.
+
+    Args:
+        name: of the hop.
+        against: of the hop before it.
+        reference: what the hop before gave.
+        found: what this hop gave.
+        limits: ``EXACT``, ``RUNTIME`` or ``HALF``.
+    """
+    y, other = reference.all(), found.all()
+    difference = compare(y, other)
+    largest = max(1.0, float(np.abs(y).max()))
+    near = difference.at_least(limits["sqnr_db"])
+    if "max_abs" in limits:
+        near = near or difference.max_abs <= limits["max_abs"] * largest
+    agreement = _agreement_pct(y, other, _TIE * largest)
+    return Rung(
+        name=name,
+        against=against,
+        n=difference.n,
+        sqnr_db=difference.sqnr_db,
+        max_abs=difference.max_abs,
+        agreement_pct=agreement,
+        passed=near and agreement >= limits["agreement_pct"],
+        limits=dict(limits),
+    )
+
+
+def with_accuracy(rung: Rung, probe: Probe, reference: Logits, found: Logits) -> Rung:
+    """Add to a rung the accuracy on the evaluation images, and the drop with its interval."""
+    drop = paired_drop(_right(reference, probe), _right(found, probe))
+    return replace(
+        rung,
+        top1_pct=100.0 * float(np.mean(_right(found, probe))),
+        drop_pt=drop.drop_pt,
+        drop_low_pt=drop.low_pt,
+        drop_high_pt=drop.high_pt,
+    )
+
+
+def int8_rung(name: str, probe: Probe, reference: Logits, found: Logits, max_drop: float) -> Rung:
+    """Compare an INT8 hop with FP32: accuracy decides, and broken artefacts are told apart.
+
+    Only the evaluation images count; no calibration covers the synthetic ones, which must just
+    give finite outputs.
+
+    Args:
+        name: of the hop.
+        probe: the images.
+        reference: what FP32 gave.
+        found: what INT8 gave.
+        max_drop: most accuracy that may be lost, in points.
+    """
+    difference = compare(reference.real, found.real)
+    drop = paired_drop(_right(reference, probe), _right(found, probe))
+    notes = []
+    if not difference.at_least(INT8_USUAL["sqnr_db"]):
+        notes.append(f"SQNR {difference.sqnr_db:.1f} dB, {INT8_USUAL['sqnr_db']:.0f} dB are usual")
+    if difference.agreement_pct < INT8_USUAL["agreement_pct"]:
+        notes.append(
+            f"agrees on {difference.agreement_pct:.1f} % of the images, "
+            f"{INT8_USUAL['agreement_pct']:.0f} % are usual"
+        )
+    if drop.drop_pt <= max_drop < drop.high_pt:
+        notes.append(_undecided(drop.lost + drop.gained, drop.n, max_drop - drop.drop_pt))
+    sound = (
+        difference.at_least(INT8["sqnr_db"])
+        and difference.agreement_pct >= INT8["agreement_pct"]
+        and bool(np.isfinite(found.synthetic).all())
+    )
+    rung = Rung(
+        name=name,
+        against="torch fp32",
+        n=difference.n,
+        sqnr_db=difference.sqnr_db,
+        max_abs=difference.max_abs,
+        agreement_pct=difference.agreement_pct,
+        passed=sound and drop.drop_pt <= max_drop,
+        limits={**INT8, "drop_pt": max_drop},
+        notes=tuple(notes),
+    )
+    return with_accuracy(rung, probe, reference, found)
+
+
+def require(rung: Rung) -> Rung:
+    """Return a rung that passed.
+
+    Raises:
+        ParityError: it did not; with the rung, what was measured, the limits and the mend.
+    """
+    if rung.passed:
+        return rung
+    limit = rung.limits.get("drop_pt")
+    if limit is not None and rung.drop_pt is not None and rung.drop_pt > limit:
+        raise ParityError(
+            f"parity: {rung.name} loses {rung.drop_pt:.2f} points of top-1 accuracy "
+            f"(95 % interval {rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}, n={rung.n}), "
+            f"the limit is {limit:g}",
+            "calibrate with more images (--calibration-images), allow more (--max-drop), or export "
+            "with --precision fp32",
+        )
+    sqnr = "equal" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f} dB"
+    limits = ", ".join(f"{key} {value:g}" for key, value in rung.limits.items() if key != "drop_pt")
+    if limit is not None:
+        fix = "calibrate with more images (--calibration-images), or export with --precision fp32"
+    else:
+        fix = "choose another architecture or target, and report this one with the model's name"
+    raise ParityError(
+        f"parity: {rung.name} differs from {rung.against}: {sqnr}, largest difference "
+        f"{rung.max_abs:.3g}, agreement {rung.agreement_pct:.1f} %, n={rung.n} (limits: {limits})",
+        fix,
+    )
+
+
+def _right(logits: Logits, probe: Probe) -> list[bool]:
+    found: Any = logits.real.argmax(axis=1) == probe.labels
+    return [bool(item) for item in found]
+
+
+def _agreement_pct(y: Float32, other: Float32, tie: float) -> float:
+    """Return the share of images with the same top-1 class, where a tie may go either way."""
+    chosen = other.argmax(axis=1)
+    behind = y.max(axis=1) - y[np.arange(len(y)), chosen]
+    finite = np.isfinite(y).all(axis=1) & np.isfinite(other).all(axis=1)
+    return 100.0 * float(np.mean(finite & (behind <= tie)))
+
+
+def _undecided(discordant: int, n: int, margin_pt: float) -> str:
+    if margin_pt <= 0:
+        return "drop not decided: it stands at the limit itself"
+    needed = images_needed(discordant / n, margin_pt)
+    return f"drop not decided by {n} images: about {needed} are needed"
