@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def show_run(place: Path, info: RunInfo, *, as_json: bool, following: str) -> None:
     """Print what a training came to, and the command that goes on from it."""
+    if not info.result:
+        return  # one of several processes of a training; the leader speaks for all
     if as_json:
         click.echo(json.dumps(encode(info), indent=2))
         return

@@ -75,7 +75,7 @@ def hard(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def _full(logits: Tensor) -> Tensor:
-    """Compute in float32 at least: half precision has too few bits for differences of logarithms."""
+    """Compute in float32 at least; half precision is too coarse for logarithms."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

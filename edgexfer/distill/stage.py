@@ -17,6 +17,7 @@ from edgexfer.distill.objective import Distillation
 from edgexfer.distill.teacher import Teacher, load_teacher
 from edgexfer.models.groups import parameter_groups
 from edgexfer.recipe import DataSection, StudentSection
+from edgexfer.training.distributed import joined
 from edgexfer.training.loop import Job, Objective, fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
@@ -27,6 +28,8 @@ from edgexfer.training.stage import (
     open_data,
     open_training,
 )
+
+_BATCH = 64
 
 
 def distill(
@@ -60,8 +63,8 @@ def distill(
     for name in ("control",) if teacher else ("control", "loss", "temperature", "w_soft", "w_hard"):
         config.pop(name)
 
-    with open_training(kind, out, config, data, dataset, parents) as run:
-        if run.done:
+    with joined() as here, open_training(kind, out, config, data, dataset, parents) as run:
+        if here.share(run.done):
             return run.info
 
         # 2. The student, from the seed alone, so that the control begins with the same weights.
@@ -72,7 +75,7 @@ def distill(
         # 3. The teacher, checked before hours are spent on it.
         objective: Objective = cross_entropy(train.label_smoothing)
         if teacher:
-            guide = load_teacher(teacher, dataset.classes)
+            guide = load_teacher(teacher, dataset.classes).to(here.device)
             _check_teacher(guide, teacher, run, val, student.temperature)
             objective = Distillation(
                 guide,
@@ -116,12 +119,9 @@ def _check_teacher(
     It is asked just as the student will ask it: at the student's geometry, for its classes.
     """
     classes = len(teacher.order)
-    logits = torch.cat(
-        [
-            teacher(val.pixels(range(i, min(i + 64, len(val)))).float())
-            for i in range(0, len(val), 64)
-        ]
-    )
+    device = teacher.order.device
+    batches = [range(i, min(i + _BATCH, len(val))) for i in range(0, len(val), _BATCH)]
+    logits = torch.cat([teacher(val.pixels(b).to(device).float()).cpu() for b in batches])
     correct = int((logits.argmax(1) == val.labels).sum())
     n = len(val)
     chance = 1 / classes

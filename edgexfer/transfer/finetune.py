@@ -12,6 +12,7 @@ from edgexfer.core.files import PathLike
 from edgexfer.core.rundir import RunInfo
 from edgexfer.models.groups import parameter_groups
 from edgexfer.recipe import DataSection, TeacherSection
+from edgexfer.training.distributed import joined
 from edgexfer.training.loop import Job, fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
@@ -44,8 +45,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
     strategy = get_strategy(teacher)
     dataset = open_data(data)
 
-    with open_training("finetune", out, encode(teacher), data, dataset) as run:
-        if run.done:
+    with joined() as here, open_training("finetune", out, encode(teacher), data, dataset) as run:
+        if here.share(run.done):
             return run.info
 
         # 2. The architecture with its new head; the strategy says what of it stands still.
