@@ -1,0 +1,102 @@
+"""The cache folder: entries that are whole or not there, made once even by many processes at a time.
+
+An entry is a folder named after a hash of what it holds. What is in it lives with its maker
+(``archive``, ``store``, ``dataset``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from edgexfer.core.files import disk_errors, make_dir
+from edgexfer.core.progress import Progress
+
+
+class ProgressFactory(Protocol):
+    """Starts the display of one long piece of work; the class ``Progress`` is one."""
+
+    def __call__(self, title: str, total: int, unit: str, /) -> Progress:
+        """Return a display for ``total`` units."""
+        ...
+
+
+def quiet(title: str, total: int, unit: str) -> Progress:
+    """Start a display that shows nothing."""
+    return Progress(title, total, unit, quiet=True)
+
+
+def cache_dir() -> Path:
+    """Return the folder that edgexfer may fill: EDGEXFER_CACHE, or one in the user's cache folder."""
+    named = os.environ.get("EDGEXFER_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "edgexfer"
+
+
+def make_entry(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
+    """Return an entry's folder, made by ``fill`` where it does not exist.
+
+    Of several processes that want the same entry one makes it and the others wait for it. ``fill``
+    gets an empty temporary folder, which is renamed when it returns; what it leaves behind when it
+    fails or is killed is swept.
+
+    Raises:
+        DiskError: the cache cannot be written.
+    """
+    folder = make_dir(cache_dir() / kind)
+    final = folder / name
+    if final.is_dir():
+        _touch(final)
+        return final
+    with _locked(folder / f".{name}.lock"):
+        if final.is_dir():  # made while we waited
+            return final
+        temp = folder / f".{name}.tmp"
+        shutil.rmtree(temp, ignore_errors=True)
+        try:
+            with disk_errors(final):
+                temp.mkdir()
+                fill(temp)
+                temp.rename(final)
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+    return final
+
+
+def sweep(kind: str, most_bytes: int, keep: Path) -> None:
+    """Remove the entries of a kind that were not used for longest, until the rest fits.
+
+    A process that has a removed file mapped keeps it until it ends. ``keep`` is never removed.
+    """
+    folder = cache_dir() / kind
+    if not folder.is_dir():
+        return
+    entries = [(p.stat().st_mtime, p) for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]
+    total = 0
+    for _, place in sorted(entries, reverse=True):
+        total += sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+        if total > most_bytes and place != keep:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _touch(place: Path) -> None:
+    now = time.time()
+    try:
+        os.utime(place, (now, now))
+    except OSError:
+        pass  # a cache that may only be read is a cache all the same
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with disk_errors(path), path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

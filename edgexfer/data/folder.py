@@ -1,0 +1,155 @@
+"""Folders of class folders: which files are images, of which class and split.
+
+Only names are looked at here; whether a file can be decoded is found out later, so that a broken one
+is counted and named instead of silently left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgexfer.core.errors import DataError
+from edgexfer.data.decode import SUFFIXES, UInt8, read_file
+from edgexfer.data.split import Entry
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# Pictures in formats that are not read here: they count as images, so that they are reported.
+OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".eps", ".psd", ".ppm", ".pgm")
+LAYOUT = "lay it out as DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg beside val/ and test/"
+
+
+@dataclass
+class Scan:
+    """What stands in a folder of class folders.
+
+    Attributes:
+        root: the folder that holds the class folders or the split folders.
+        splits: images by split; the one split ``""`` where the folder is flat.
+        empty: class folders of train, or of a flat folder, without an image.
+        ignored: files that do not look like images, relative to ``root``.
+    """
+
+    root: Path
+    splits: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    empty: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads encoded images by their path relative to ``root``."""
+
+    root: Path
+
+    def __call__(self, key: str) -> bytes | UInt8:
+        """Return the file's bytes.
+
+        Raises:
+            DataError: see ``read_file``.
+        """
+        return read_file(self.root / key, str(self.root / key))
+
+
+def scan_folder(path: Path) -> Scan:
+    """List the images of a folder of class folders; one folder that wraps it all is looked through.
+
+    Raises:
+        DataError: there are no class folders, images lie beside them, the folders are data sets
+            themselves, or there are splits but none is ``train``.
+    """
+    root = _unwrapped(path)
+    folders = _folders(root)
+    loose = [p.name for p in root.iterdir() if _is_image(p.name) and not p.is_dir()]
+    if loose:
+        raise DataError(f"{root / min(loose)}: lies in no class folder", LAYOUT)
+    if not folders:
+        raise DataError(f"{root}: holds no class folders", LAYOUT)
+    splits = {f.name: SPLIT_NAMES[f.name] for f in folders if f.name in SPLIT_NAMES}
+    scan = Scan(root)
+    if "train" not in splits.values():
+        if len(splits) == len(folders):
+            raise DataError(
+                f"{root}: holds {', '.join(sorted(splits))}, but no train folder", LAYOUT
+            )
+        _refuse_nested(root, folders)
+        _scan_classes(scan, root, "")
+        return scan
+    if len(set(splits.values())) < len(splits):
+        raise DataError(
+            f"{root}: holds a split twice: {', '.join(sorted(splits))}", "keep one of each"
+        )
+    strange = sorted(f.name for f in folders if f.name not in SPLIT_NAMES)
+    if strange:
+        raise DataError(f"{root / strange[0]}: lies beside train/, but is no split", LAYOUT)
+    for name, split in splits.items():
+        _scan_classes(scan, root / name, split)
+    return scan
+
+
+def _unwrapped(path: Path) -> Path:
+    folders = _folders(path)
+    if len(folders) == 1 and folders[0].name not in SPLIT_NAMES and _folders(folders[0]):
+        return folders[0]
+    return path
+
+
+def _refuse_nested(root: Path, folders: list[Path]) -> None:
+    nested = [f for f in folders if any(inner.name == "train" for inner in _folders(f))]
+    if nested:
+        names = ", ".join(f.name for f in nested[:4]) + (", ..." if len(nested) > 4 else "")
+        raise DataError(
+            f"{root}: its folders ({names}) hold train/ themselves: they are data sets, not classes",
+            f"name one of them, such as {nested[0]} (unpack it first where it is an archive)",
+        )
+
+
+def _scan_classes(scan: Scan, folder: Path, split: str) -> None:
+    scan.splits[split] = []
+    for place in _folders(folder):
+        before = len(scan.splits[split])
+        for found in _files(place, {_identity(place)}):
+            key = found.relative_to(scan.root).as_posix()
+            if _is_image(found.name):
+                scan.splits[split].append(Entry(key, place.name))
+            else:
+                scan.ignored.append(key)
+        if len(scan.splits[split]) == before and split in ("", "train"):
+            scan.empty.append(str(place))
+
+
+def _files(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield what is not a folder to look into, sorted; a link back to a folder above is not followed."""
+    for place in sorted(_visible(folder)):
+        # A folder that is named like an image is handed on, so that it is reported as unreadable.
+        if not place.is_dir() or _is_image(place.name):
+            yield place
+        elif (identity := _identity(place)) not in above:
+            yield from _files(place, above | {identity})
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in _visible(path) if p.is_dir() and not _is_image(p.name))
+
+
+def _visible(path: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(path) as found:
+            yield from [path / e.name for e in found if not e.name.startswith(".")]
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror})", "check its permissions"
+        ) from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_image(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return suffix in SUFFIXES or suffix in OTHER_SUFFIXES
