@@ -7,9 +7,7 @@ of their results is the work of ``suite``.
 from __future__ import annotations
 
 import importlib
-import os
-import resource
-import sys
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -177,7 +175,7 @@ def _run(job: Job) -> Result:
         pre_ns=tuple(pre),
         post_ns=tuple(post),
         cold_start=ColdStart(loaded.import_ns, loaded.load_ns, first_ns),
-        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_bytes=memory_bytes("VmHWM"),
         rss_before_load_bytes=loaded.rss_before_load,
         noise=encode(noise),
     )
@@ -205,7 +203,7 @@ def _load(job: Job) -> _Loaded:
     # numpy and the runtime are first imported here, so that the time of it can be told apart.
     _, numpy_ns = timed(_import_numpy)
     backend, runtime_ns = timed(lambda: get_backend(artefact.backend))
-    rss = _rss_bytes()
+    rss = memory_bytes("VmRSS")
     plan = plan_of(artefact, profile, job.threads)
     session, load_ns = timed(lambda: load_artefact(bundle, artefact, backend, plan))
     active = {**session.active, "versions": backend.versions()}
@@ -317,15 +315,14 @@ def _changed_outputs(kept: List[Tuple[int, Any]], expected: List[Any]) -> List[s
     ]
 
 
-def peak_rss_bytes() -> Optional[int]:
-    """Return the most memory that this process had resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) * (1 if sys.platform == "darwin" else 1024)
+def memory_bytes(key: str) -> Optional[int]:
+    """Read this process's resident memory: ``VmRSS`` is what it has now, ``VmHWM`` the most so far.
 
-
-def _rss_bytes() -> Optional[int]:
+    The kernel's ``ru_maxrss`` will not do: a child inherits its parent's through fork and exec.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text()
+    except OSError:
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    match = re.search(rf"^{key}:\s*(\d+) kB", status, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else None
