@@ -92,7 +92,7 @@ def newest(run: Path) -> tuple[Snapshot | None, list[str]]:
         The snapshot, ``None`` where there is none; and for each newer one that was skipped its name
         and what is wrong with it.
     """
-    skipped = []
+    skipped: list[str] = []
     for place in _all(run / FOLDER):
         try:
             return _read(place), skipped

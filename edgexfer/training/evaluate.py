@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.data.images import Images
 from edgexfer.models.normalise import PixelModel
 from edgexfer.training.distributed import world
-
-if TYPE_CHECKING:
-    from edgexfer.data.images import Images
 
 # A batch holds about as many pixels as this, and at most so many images.
 _BATCH_PIXELS, _BATCH_IMAGES = 4 << 20, 256
@@ -36,7 +34,7 @@ def predict_logits(
         Float32, (N, C).
     """
     place = device or world().device
-    pixel_model = PixelModel(model, preprocess).to(place, memory_format=torch.channels_last)
+    pixel_model = PixelModel(model, preprocess).to(place).to(memory_format=torch.channels_last)
     with evaluating(pixel_model):
         parts = [
             _logits(pixel_model, images, b, place) for b in _batches(range(len(images)), images)

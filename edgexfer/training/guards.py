@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ def _first_layer(model: nn.Module, repeat: Callable[[], Tensor]) -> str | None:
             return
         note(f"the output of layer {name}", output)
         if output.requires_grad:
-            output.register_hook(lambda grad: note(f"the gradient of layer {name}", grad))
+            hooked: Any = output  # torch has no type for the method
+            hooked.register_hook(lambda grad: note(f"the gradient of layer {name}", grad))
 
     def note(place: str, tensor: Tensor) -> None:
         if not bool(torch.isfinite(tensor).all()):
@@ -89,7 +91,7 @@ def _first_layer(model: nn.Module, repeat: Callable[[], Tensor]) -> str | None:
     try:
         loss = repeat()
         if not found:
-            loss.backward()
+            torch.autograd.backward(loss)
     finally:
         for handle in handles:
             handle.remove()

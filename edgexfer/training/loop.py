@@ -7,99 +7,43 @@ kept of it in ``state.py``, where it is kept in ``checkpoint.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from edgexfer.core.errors import Interrupted, MachineError, RecipeError, RunError
-from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.errors import Interrupted
 from edgexfer.core.progress import Progress
-from edgexfer.core.rundir import RunDir
+from edgexfer.data.augment import mix
+from edgexfer.data.feed import Batch
+from edgexfer.data.images import Images
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
-from edgexfer.recipe import TrainSection
-from edgexfer.training import checkpoint, host, precision
+from edgexfer.training import checkpoint, host
 from edgexfer.training.distributed import World, lost_contact, world
-from edgexfer.training.ema import Ema
 from edgexfer.training.evaluate import count_right
 from edgexfer.training.guards import Where, not_finite
+from edgexfer.training.job import FitResult, Job
 from edgexfer.training.metrics import Metrics
 from edgexfer.training.objective import Objective
 from edgexfer.training.schedule import Schedule
+from edgexfer.training.setup import (
+    choose_precision,
+    make_stepper,
+    new_state,
+    refuse,
+    resume,
+    to_device,
+    train_mode,
+)
 from edgexfer.training.signals import StopRequest
 from edgexfer.training.state import State
 from edgexfer.training.step import Outcome, Stepper
 
-if TYPE_CHECKING:
-    from edgexfer.data.feed import Batch, TrainFeed
-    from edgexfer.data.images import Images
+# What a stage needs to train, in one place.
+__all__ = ["FitResult", "Job", "Objective", "fit"]
 
 _LOGS_PER_EPOCH = 20
-
-
-@dataclass
-class Job:
-    """One training.
-
-    Attributes:
-        run: where it is kept.
-        model: bare, takes normalised images; trained in place.
-        preprocess: how the model is fed.
-        section: schedule, optimiser, speed.
-        feed: the training batches of this process.
-        val: images to validate on after each epoch; ``None`` validates never.
-        objective: what is minimised.
-        groups: parameter groups of the optimiser, each with its peak learning rate.
-        frozen: modules that stay in eval mode, so that their statistics stand still.
-        title: for the progress line.
-        quiet: show no progress.
-    """
-
-    run: RunDir
-    model: nn.Module
-    preprocess: Preprocess
-    section: TrainSection
-    feed: TrainFeed
-    val: Images | None
-    objective: Objective
-    groups: list[dict[str, Any]]
-    frozen: list[nn.Module]
-    title: str
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a training went.
-
-    Attributes:
-        steps: optimiser steps in all.
-        epochs: epochs in all; fewer than asked for where it stopped early.
-        best_val_top1_pct: best val accuracy of an epoch, in percent; ``None`` without validation.
-        best_epoch: its number, from 1; 0 without validation.
-        val_top1_pct: val accuracy of the weights that are deployed.
-        images_per_s: median over the steps of this process's life, all processes together.
-        precision: what it computed in.
-        micro_batch: images that went through the model at once in the end, per process.
-        seconds: of this process's life.
-        resumed_from: steps that earlier processes had done.
-    """
-
-    steps: int
-    epochs: int
-    best_val_top1_pct: float | None
-    best_epoch: int
-    val_top1_pct: float | None
-    images_per_s: float
-    precision: str
-    micro_batch: int
-    seconds: float
-    resumed_from: int
 
 
 def fit(job: Job) -> FitResult:
@@ -117,17 +61,17 @@ def fit(job: Job) -> FitResult:
     """
     started = time.monotonic()
     here = world()
-    _refuse(job, here)
+    refuse(job, here)
     host.tune_malloc()
 
     # 1. Everything on the device, as it was built or as the newest checkpoint has it.
     pixel_model = PixelModel(job.model, job.preprocess)
-    pixel_model.to(here.device, memory_format=torch.channels_last)
-    _train_mode(job)
-    chosen = _precision(job, here, pixel_model)
-    state = _new_state(job, here, chosen)
-    resumed_from = _resume(job, here, state)
-    stepper = _stepper(job, here, state, pixel_model, chosen)
+    pixel_model.to(here.device).to(memory_format=torch.channels_last)
+    train_mode(job)
+    chosen = choose_precision(job, here, pixel_model)
+    state = new_state(job, here, chosen)
+    resumed_from = resume(job, here, state)
+    stepper = make_stepper(job, here, state, pixel_model, chosen)
     training = _Training(job, here, state, stepper, PixelModel(state.deployed, job.preprocess))
     training.pixel_deployed.to(here.device)
 
@@ -185,7 +129,7 @@ class _Training:
         state, per_epoch = self.state, self.job.feed.steps_per_epoch
         if state.step >= per_epoch:
             return
-        _train_mode(self.job)
+        train_mode(self.job)
         begun = time.perf_counter()
         for batch in self.job.feed.epoch(state.epoch, state.step):
             lr = self.schedule.set(state.optimizer, state.total)
@@ -209,7 +153,7 @@ class _Training:
         """Validate, take note of the best epoch, and save."""
         state, section = self.state, self.job.section
         state.epoch, state.step = state.epoch + 1, 0
-        if self.job.val is not None:
+        if self.job.val is not None and len(self.job.val):
             top1_pct = self._validate(self.job.val)
             state.judge(top1_pct, keep=section.patience is not None)
             metrics.log("val", state.total, {"epoch": state.epoch, "top1_pct": top1_pct})
@@ -217,11 +161,9 @@ class _Training:
 
     def _step(self, batch: Batch, lr: float, metrics: Metrics) -> Outcome:
         state, stepper, section = self.state, self.stepper, self.job.section
-        pixels, labels = _to_device(batch.images, batch.labels, self.here.device)
+        pixels, labels = to_device(batch.images, batch.labels, self.here.device)
         targets = F.one_hot(labels, self.classes).float()
         if section.mixup or section.cutmix:
-            from edgexfer.data.augment import mix
-
             pixels, targets = mix(
                 pixels,
                 targets,
@@ -278,130 +220,6 @@ class _Training:
         if self.here.leader:
             checkpoint.save(self.job.run.path, self.state.snapshot())
         self.saved_at = time.monotonic()
-
-
-def _refuse(job: Job, here: World) -> None:
-    section = job.section
-    precision.refuse_unusable(section.precision, here.device)
-    checks = (
-        (
-            section.batch_size % here.size == 0,
-            f"train.batch_size is {section.batch_size}, which "
-            f"{here.size} processes cannot share evenly",
-            f"use a multiple of {here.size}",
-        ),
-        (
-            job.feed.steps_per_epoch > 0,
-            f"train.batch_size is {section.batch_size}, more than there are training images",
-            "use a smaller batch",
-        ),
-        (
-            section.patience is None or job.val is not None,
-            "train.patience is set, but there are no val images",
-            "set data.val to a share such as 0.1, or leave out train.patience",
-        ),
-        (bool(job.groups), f"{job.title}: every parameter is frozen", "freeze less"),
-    )
-    for good, what, fix in checks:
-        if not good:
-            raise RecipeError(what, fix)
-
-
-def _train_mode(job: Job) -> None:
-    job.model.train()
-    for module in job.frozen:
-        module.eval()
-
-
-def _precision(job: Job, here: World, pixel_model: PixelModel) -> str:
-    """Return the precision of this run: asked for, chosen before, or chosen now and recorded."""
-    if job.section.precision != "auto":
-        return job.section.precision
-    known: Mapping[str, Any] | None = job.run.info.lineage.get("precision")
-    if known is None:
-        batch = next(iter(job.feed.epoch(0)))
-        pixels, labels = _to_device(batch.images, batch.labels, here.device)
-        targets = F.one_hot(labels, head_size(job.model)).float()
-        steps = job.section.epochs * job.feed.steps_per_epoch
-        known = asdict(precision.race(pixel_model, job.objective, pixels, targets, steps))
-    known = here.share(known)
-    job.run.set(lineage={**job.run.info.lineage, "precision": known})
-    return str(known["precision"])
-
-
-def _new_state(job: Job, here: World, chosen: str) -> State:
-    section = job.section
-    # Fused: one pass over the parameters. With many small ones the plain loop takes longer than
-    # the arithmetic.
-    optimizer: torch.optim.Optimizer
-    if section.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(job.groups, fused=True)
-    else:
-        optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=True, fused=True)
-    return State(
-        model=job.model,
-        optimizer=optimizer,
-        scaler=torch.amp.GradScaler(here.device.type, enabled=chosen == "fp16"),
-        ema=Ema(job.model, section.ema) if section.ema else None,
-        micro_batch=-(-section.batch_size // (here.size * section.accumulate)),
-    )
-
-
-def _resume(job: Job, here: World, state: State) -> int:
-    """Go back to the newest whole checkpoint; returns how many steps are done."""
-    if here.leader:
-        checkpoint.sweep(job.run.path)
-    snapshot, skipped = checkpoint.newest(job.run.path)
-    if snapshot is not None:
-        state.restore(snapshot)
-    if here.share(state.total) != state.total:
-        raise RunError(
-            f"{job.run.path}: rank {here.rank} sees other checkpoints than rank 0",
-            "put the run on a disk that all machines share",
-        )
-    if snapshot is not None or skipped:
-        job.run.log({"event": "resume", "step": state.total, "skipped": skipped})
-    return state.total
-
-
-def _stepper(job: Job, here: World, state: State, pixel_model: PixelModel, chosen: str) -> Stepper:
-    model: nn.Module = pixel_model
-    if job.section.compile:
-        model = _compiled(model)
-    if here.size > 1:
-        devices = [here.local_rank] if here.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices)
-    return Stepper(
-        model=model,
-        objective=job.objective,
-        optimizer=state.optimizer,
-        precision=chosen,
-        scaler=state.scaler,
-        micro_batch=state.micro_batch,
-        clip_grad=job.section.clip_grad,
-        seed=job.section.seed,
-        rank=here.rank,
-    )
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    import shutil
-
-    if not torch.cuda.is_available() and shutil.which("g++") is None:
-        raise MachineError("train.compile needs a C++ compiler", "install g++, or leave it out")
-    compiled: nn.Module = torch.compile(model)
-    return compiled
-
-
-def _to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return pixels as float32 on 0..255 in channels-last order, and labels, on the device."""
-    if device.type == "cuda":
-        images, labels = images.pin_memory(), labels.pin_memory()
-    pixels = images.to(device, non_blocking=True).float()
-    return (
-        pixels.contiguous(memory_format=torch.channels_last),
-        labels.to(device, non_blocking=True),
-    )
 
 
 def _exhausted(state: State, patience: int | None) -> bool:

@@ -10,6 +10,7 @@ import copy
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +59,12 @@ def refuse_unusable(precision: str, device: torch.device) -> None:
 
 
 def candidate(device: torch.device) -> str | None:
-    """Return the format below fp32 that the hardware computes natively, ``None`` for none."""
+    """Return the format below fp32 that the hardware can compute in, ``None`` for none."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    native = torch.backends.mkldnn.is_available() and bool(
-        torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return "bf16" if native else None
+    onednn: Any = torch.backends.mkldnn  # torch has no types for it
+    usable = onednn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16" if usable else None
 
 
 def race(
@@ -105,7 +105,7 @@ def _step_s(
     start = time.perf_counter()
     with autocast(precision, device):
         loss, _ = objective(model, pixels, targets)
-    loss.backward()
+    torch.autograd.backward(loss)
     _synchronise(device)
     spent = time.perf_counter() - start
     model.zero_grad(set_to_none=True)

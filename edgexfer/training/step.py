@@ -114,7 +114,7 @@ class Stepper:
             share = len(some) / len(pixels)
             with self._no_sync(last):
                 loss, parts = self._forward(some, wanted)
-                self.scaler.scale(loss * share).backward()
+                torch.autograd.backward(self.scaler.scale(loss * share))
             total += loss.detach() * share
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(part).detach() * share

@@ -1,0 +1,159 @@
+"""What stands before the first step: checks, precision, optimiser, the checkpoint to go on from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgexfer.core.errors import MachineError, RecipeError, RunError
+from edgexfer.models.head import head_size
+from edgexfer.models.normalise import PixelModel
+from edgexfer.training import checkpoint, precision
+from edgexfer.training.distributed import World
+from edgexfer.training.ema import Ema
+from edgexfer.training.job import Job
+from edgexfer.training.state import State
+from edgexfer.training.step import Stepper
+
+
+def refuse(job: Job, here: World) -> None:
+    """Refuse settings that cannot work on this machine or this data.
+
+    Raises:
+        RecipeError: naming the key and a value that works.
+    """
+    section = job.section
+    precision.refuse_unusable(section.precision, here.device)
+    checks = (
+        (
+            section.batch_size % here.size == 0,
+            f"train.batch_size is {section.batch_size}, which "
+            f"{here.size} processes cannot share evenly",
+            f"use a multiple of {here.size}",
+        ),
+        (
+            job.feed.steps_per_epoch > 0,
+            f"train.batch_size is {section.batch_size}, more than there are training images",
+            "use a smaller batch",
+        ),
+        (
+            section.patience is None or bool(job.val is not None and len(job.val)),
+            "train.patience is set, but there are no val images",
+            "set data.val to a share such as 0.1, or leave out train.patience",
+        ),
+        (bool(job.groups), f"{job.title}: every parameter is frozen", "freeze less"),
+    )
+    for good, what, fix in checks:
+        if not good:
+            raise RecipeError(what, fix)
+
+
+def train_mode(job: Job) -> None:
+    """Put the model into training mode, all but what is frozen."""
+    job.model.train()
+    for module in job.frozen:
+        module.eval()
+
+
+def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
+    """Return the precision of this run: asked for, chosen before, or chosen now and recorded."""
+    if job.section.precision != "auto":
+        return job.section.precision
+    known: Mapping[str, Any] | None = job.run.info.lineage.get("precision")
+    if known is None:
+        batch = next(iter(job.feed.epoch(0)))
+        pixels, labels = to_device(batch.images, batch.labels, here.device)
+        targets = F.one_hot(labels, head_size(job.model)).float()
+        steps = job.section.epochs * job.feed.steps_per_epoch
+        known = asdict(precision.race(pixel_model, job.objective, pixels, targets, steps))
+    known = here.share(known)
+    job.run.set(lineage={**job.run.info.lineage, "precision": known})
+    return str(known["precision"])
+
+
+def new_state(job: Job, here: World, chosen: str) -> State:
+    """Return the state before the first step, for a precision; the model is on its device."""
+    section = job.section
+    # Fused: one pass over the parameters. With many small ones the plain loop takes longer than
+    # the arithmetic.
+    optimizer: torch.optim.Optimizer
+    if section.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(job.groups, fused=True)
+    else:
+        optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=True, fused=True)
+    return State(
+        model=job.model,
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(here.device.type, enabled=chosen == "fp16"),
+        ema=Ema(job.model, section.ema) if section.ema else None,
+        micro_batch=-(-section.batch_size // (here.size * section.accumulate)),
+    )
+
+
+def resume(job: Job, here: World, state: State) -> int:
+    """Go back to the newest whole checkpoint; returns how many steps are done."""
+    if here.leader:
+        checkpoint.sweep(job.run.path)
+    snapshot, skipped = checkpoint.newest(job.run.path)
+    if snapshot is not None:
+        state.restore(snapshot)
+    if here.share(state.total) != state.total:
+        raise RunError(
+            f"{job.run.path}: rank {here.rank} sees other checkpoints than rank 0",
+            "put the run on a disk that all machines share",
+        )
+    if snapshot is not None or skipped:
+        job.run.log({"event": "resume", "step": state.total, "skipped": skipped})
+    return state.total
+
+
+def make_stepper(
+    job: Job, here: World, state: State, pixel_model: PixelModel, chosen: str
+) -> Stepper:
+    """Return what computes the steps, compiled and distributed where asked for.
+
+    Raises:
+        MachineError: it is to be compiled, and there is no compiler.
+    """
+    model: nn.Module = pixel_model
+    if job.section.compile:
+        model = _compiled(model)
+    if here.size > 1:
+        devices = [here.local_rank] if here.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices)
+    return Stepper(
+        model=model,
+        objective=job.objective,
+        optimizer=state.optimizer,
+        precision=chosen,
+        scaler=state.scaler,
+        micro_batch=state.micro_batch,
+        clip_grad=job.section.clip_grad,
+        seed=job.section.seed,
+        rank=here.rank,
+    )
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    if not torch.cuda.is_available() and shutil.which("g++") is None:
+        raise MachineError("train.compile needs a C++ compiler", "install g++, or leave it out")
+    compiled: Any = torch.compile(model)
+    return cast(nn.Module, compiled)
+
+
+def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return pixels as float32 on 0..255 in channels-last order, and labels, on the device."""
+    if device.type == "cuda":
+        images, labels = images.pin_memory(), labels.pin_memory()
+    pixels = images.to(device, non_blocking=True).float()
+    return (
+        pixels.contiguous(memory_format=torch.channels_last),
+        labels.to(device, non_blocking=True),
+    )
