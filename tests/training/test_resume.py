@@ -1,0 +1,222 @@
+"""A training that is killed goes on to the same weights, to the bit, whenever the kill comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgexfer.core.errors import DiskError, Interrupted
+from edgexfer.core.rundir import read_events
+from edgexfer.training import checkpoint
+from edgexfer.training.loop import fit
+from tests.training.toy import bits, make_job, make_run
+
+pytestmark = pytest.mark.torch
+
+# All kinds of state at once: momentum, average, best weights, batch norm, dropout, micro-batches.
+# A checkpoint after every step makes most kills fall into a save.
+SETTINGS: dict[str, Any] = {
+    "ema": 0.9,
+    "patience": 3,
+    "clip_grad": 1.0,
+    "accumulate": 2,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "checkpoint_s": 0.0,
+}
+
+
+def train(path: Path, **changes: Any) -> dict[str, bytes]:
+    with make_run(path) as run:
+        job = make_job(run, **{**SETTINGS, **changes})
+        fit(job)
+        return bits(job.model)
+
+
+def train_in_child(path: Path, **changes: Any) -> int:
+    """Fork a process that trains; a fork is a hundred times quicker than a fresh `import torch`."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            train(path, **changes)
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """The weights of a training that nobody disturbs, and how long it takes."""
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("whole")
+    train(place / "first")
+    start = time.monotonic()
+    weights = train(place / "second")
+    return weights, time.monotonic() - start
+
+
+def kill_and_resume(path: Path, after_s: float) -> tuple[dict[str, bytes], int]:
+    """Kill a training after so many seconds, and let another process finish it."""
+    child = train_in_child(path)
+    time.sleep(after_s)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with make_run(path) as run:
+        job = make_job(run, **SETTINGS)
+        result = fit(job)
+        return bits(job.model), result.resumed_from
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that uses torch")
+def test_twenty_kills_at_random_moments_change_no_bit(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    weights, seconds = whole
+    chance = random.Random(0)
+    resumed = []
+    for trial in range(20):
+        path = tmp_path / f"run{trial}"
+        found, steps = kill_and_resume(path, chance.uniform(0.05, 1) * seconds)
+        assert found == weights, f"trial {trial}, resumed from step {steps}"
+        resumed.append(steps)
+    # The kills must have hit trainings under way, or this proves nothing.
+    assert sum(0 < steps < 40 for steps in resumed) >= 10, resumed
+    assert len(set(resumed)) >= 5, resumed
+
+
+def test_when_checkpoints_are_written_does_not_change_the_weights(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    assert train(tmp_path / "run", checkpoint_s=1e9) == whole[0]
+
+
+def test_another_seed_gives_other_weights(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    assert train(tmp_path / "run", seed=1) != whole[0]
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    path = tmp_path / "run"
+    train(path)
+    newest, older = sorted((path / checkpoint.FOLDER).glob("step-*"), reverse=True)
+    tensors = newest / checkpoint.TENSORS
+    data = bytearray(tensors.read_bytes())
+    data[len(data) // 2] ^= 1
+    tensors.write_bytes(bytes(data))
+    assert train(path) == whole[0]
+    resume = [e for e in read_events(path) if e["event"] == "resume"][-1]
+    assert resume["step"] == int(older.name.removeprefix("step-"))
+    assert resume["skipped"] == [
+        f"{newest.name}: {checkpoint.TENSORS} differs from MANIFEST.json (size or sha256)"
+    ]
+
+
+def test_metrics_after_a_resume_have_each_step_once(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    child = train_in_child(path)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    train(path)
+    steps = [e["step"] for e in read_events(path) if e["event"] == "train"]
+    assert steps == list(range(1, 41))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_a_resume_changes_no_bit(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float], number: signal.Signals
+) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught, make_run(path) as run:
+        job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
+        job.objective = _signal_at_call(job.objective, 2 * 13, number)
+        fit(job)
+    assert caught.value.exit_code == 130
+    assert number.name in caught.value.what
+    assert "after step 13 of 40; the state is saved" in caught.value.what
+    assert "same command" in caught.value.fix
+    assert run.info.status == "interrupted"
+    assert train(path, checkpoint_s=1e9) == whole[0]
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), make_run(path) as run:
+        job = make_job(run, **SETTINGS)
+        inner = _signal_at_call(job.objective, 26, signal.SIGINT)
+        job.objective = _signal_at_call(inner, 26, signal.SIGINT)
+        fit(job)
+    snapshot, skipped = checkpoint.newest(path)
+    assert snapshot is not None and snapshot.step == 12 and not skipped
+    assert train(path) == whole[0]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_intact(
+    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(DiskError) as caught, make_run(path) as run:
+        job = make_job(run, **SETTINGS)
+        job.objective = _limit_files_at_call(job.objective, 2 * 13)
+        with _files_limited_again():
+            fit(job)
+    assert "no room left" in caught.value.what
+    assert "run the same command again" in caught.value.fix
+    snapshot, skipped = checkpoint.newest(path)
+    assert snapshot is not None and snapshot.step == 12 and not skipped
+    assert not list((path / checkpoint.FOLDER).glob(".*"))
+    assert train(path) == whole[0]
+
+
+def _signal_at_call(objective: Any, call: int, number: signal.Signals) -> Any:
+    calls = iter(range(1, 10**6))
+
+    def signalling(*args: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return objective(*args)
+
+    return signalling
+
+
+def _limit_files_at_call(objective: Any, call: int) -> Any:
+    import resource
+
+    calls = iter(range(1, 10**6))
+
+    def limiting(*args: Any) -> Any:
+        if next(calls) == call:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+        return objective(*args)
+
+    return limiting
+
+
+class _files_limited_again:  # noqa: N801 - reads as a phrase where it is used
+    """Ignore SIGXFSZ inside, and lift the limit on the size of files afterwards."""
+
+    def __enter__(self) -> None:
+        self._old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def __exit__(self, *_: object) -> None:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, self._old)
