@@ -41,9 +41,11 @@ class Lowered:
         parent: the file that it was made from; ``None`` for the first of a chain.
         scheme: how it was quantized, in words; ``None`` where it was not.
         opset: ONNX opset; ``None`` where it is no ONNX file.
+        tools: the packages that made it.
     """
 
     files: tuple[Path, ...]
+    tools: tuple[str, ...]
     parent: Path | None = None
     scheme: str | None = None
     opset: int | None = None
@@ -105,28 +107,32 @@ class Lowering:
         card = self._card
         facts = {"edgexfer.model": card.name, "edgexfer.classes": list(card.classes)}
         export_onnx(self._model, card.preprocess.size, out, metadata=facts)
-        return Lowered((out,), opset=OPSET)
+        return Lowered((out,), ("torch", "onnxscript", "onnx"), opset=OPSET)
 
     def _program(self, out: Path) -> Lowered:
-        return Lowered((export_program(self._model, self._card.preprocess.size, out),))
+        export_program(self._model, self._card.preprocess.size, out)
+        return Lowered((out,), ("torch",))
 
     def _half(self, out: Path) -> Lowered:
         base = self.onnx()
         to_half(base.files[0], out)
-        return Lowered((out,), base.files[0], opset=base.opset)
+        tools = (*base.tools, "onnxruntime")
+        return Lowered((out,), tools, base.files[0], opset=base.opset)
 
     def _ir(self, out: Path) -> Lowered:
-        base = self.onnx().files[0]
-        get_backend("openvino").compile(base, out, Plan())
-        return Lowered((out, out.with_suffix(".bin")), base)
+        base = self.onnx()
+        get_backend("openvino").compile(base.files[0], out, Plan())
+        tools = (*base.tools, "openvino")
+        return Lowered((out, out.with_suffix(".bin")), tools, base.files[0])
 
     def _nncf(self, out: Path, profile: HardwareProfile) -> Lowered:
         from edgexfer.quantize.nncf import quantize_nncf
 
-        base = self.onnx().files[0]
-        get_backend("openvino")
-        scheme = quantize_nncf(base, out, self._images(), profile.quantization)
-        return Lowered((out, out.with_suffix(".bin")), base, scheme)
+        base = self.onnx()
+        get_backend("openvino")  # says what to install, before NNCF fails on the import
+        scheme = quantize_nncf(base.files[0], out, self._images(), profile.quantization)
+        tools = (*base.tools, "openvino", "nncf")
+        return Lowered((out, out.with_suffix(".bin")), tools, base.files[0], scheme)
 
     def _qdq(self, out: Path, profile: HardwareProfile) -> Lowered:
         from edgexfer.quantize.qdq import check_qdq, quantize_qdq
@@ -141,7 +147,8 @@ class Lowering:
             to_half(out, out)
             check_qdq(out, strict=True)
             scheme += ", fp16 between"
-        return Lowered((out,), base.files[0], scheme, base.opset)
+        tools = (*base.tools, "onnxruntime")
+        return Lowered((out,), tools, base.files[0], scheme, base.opset)
 
     def _images(self) -> Calibration:
         assert self._calibration is not None, "int8 is made from calibration images"

@@ -1,0 +1,195 @@
+"""Climbing the parity ladder: one artefact after the other, each checked before the next is made.
+
+What is compared, and against which limits, is in ``parity.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgexfer.bench.accuracy import predict
+from edgexfer.core.backend import Plan, TensorSpec, get_backend
+from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
+from edgexfer.core.files import sha256_file
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.export.lower import Lowering
+from edgexfer.export.parity import (
+    EXACT,
+    HALF,
+    RUNTIME,
+    Float32,
+    Logits,
+    Probe,
+    float_rung,
+    int8_rung,
+    reference_logits,
+    require,
+    session_logits,
+    with_accuracy,
+)
+from edgexfer.recipe import ExportSection
+
+MAX_DROP_PT = 1.0
+GOLDEN_IMAGES = "golden/images.npy"
+_GOLDEN = 8
+# How near another machine must come to the outputs that are made here. Its INT8 kernels may round
+# an activation the other way; typed as FP16 in between, they do so more often.
+_GOLDEN_DB = {"fp32": 60.0, "fp16": 45.0, "int8": 30.0}
+_GOLDEN_DB_TENSORRT_INT8 = 15.0
+# TensorRT builds engines on the device alone; here ONNX Runtime runs the file they are built from.
+_STAND_IN = {"tensorrt": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What a file gave in a runtime."""
+
+    found: Logits
+    golden: Float32
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Ladder:
+    """Makes artefacts and lets none pass that differs too much from the trained model.
+
+    Attributes:
+        rungs: what was compared so far, all passed.
+    """
+
+    def __init__(
+        self, folder: Path, lowering: Lowering, probe: Probe, max_drops: Mapping[str, float]
+    ) -> None:
+        """Write the golden images.
+
+        Args:
+            folder: of the bundle.
+            lowering: makes the files.
+            probe: what every hop is fed with.
+            max_drops: for each target the most accuracy that INT8 may lose, in points.
+        """
+        self._folder, self._lowering, self._probe = folder, lowering, probe
+        self._max_drops = max_drops
+        self.rungs: list[Rung] = []
+        # By file and runtime, as targets may share both.
+        self._ran: dict[tuple[Path, str], _Ran] = {}
+        spread = np.linspace(0, len(probe.images) - 1, min(_GOLDEN, len(probe.images)))
+        self._golden = probe.images[spread.astype(int)]
+        (folder / GOLDEN_IMAGES).parent.mkdir()
+        np.save(folder / GOLDEN_IMAGES, self._golden)
+
+    def stand(self, model: nn.Module, preprocess: Preprocess) -> None:
+        """Run the trained model, which all else is compared with.
+
+        Args:
+            model: in eval mode, on the CPU.
+            preprocess: of the model's own card.
+        """
+        self._reference = reference_logits(model, preprocess, self._probe)
+
+    def score(self) -> Reference:
+        """Return how many evaluation images the trained model has right."""
+        right = self._reference.real.argmax(axis=1) == self._probe.labels
+        return Reference(int(right.sum()), len(right))
+
+    def check_onnx(self) -> None:
+        """Compare the FP32 ONNX file with the model, as written and as ONNX Runtime rewrites it.
+
+        Raises:
+            ParityError: it differs.
+        """
+        file = self._lowering.onnx().files[0]
+        for name, level in (("onnx fp32", "none"), ("onnx fp32, optimised", "all")):
+            found = self._run(file, "onnxruntime", {"graph_optimization": level}).found
+            rung = float_rung(name, "torch fp32", self._reference, found, EXACT)
+            self.rungs.append(require(rung))
+
+    def climb(self, profile: HardwareProfile, precision: str) -> Artefact:
+        """Make one artefact, check it, and write its golden outputs.
+
+        Raises:
+            ParityError: it differs too much from the model.
+            BackendError: a runtime is missing, or refuses the file.
+        """
+        lowered = self._lowering.make(profile, precision)
+        runtime = _STAND_IN.get(profile.backend, profile.backend)
+        options = profile.options if runtime == profile.backend else {}
+        written = "int8" if precision == "int8" else "fp32"
+        ran = self._run(lowered.files[0], runtime, options, written)
+        self.rungs.append(require(self._rung(profile, precision, runtime, ran.found)))
+        name = f"{profile.name}-{precision}"
+        golden = f"golden/{name}.npy"
+        np.save(self._folder / golden, ran.golden)
+        trt_int8 = profile.backend == "tensorrt" and precision == "int8"
+        return Artefact(
+            name=name,
+            target=profile.name,
+            backend=profile.backend,
+            precision=precision,
+            files=tuple(file_entry(self._folder, file) for file in lowered.files),
+            inputs=ran.inputs,
+            outputs=ran.outputs,
+            opset=lowered.opset,
+            scheme=lowered.scheme,
+            made_by={tool: importlib.metadata.version(tool) for tool in lowered.tools},
+            parent_sha256=sha256_file(lowered.parent) if lowered.parent else None,
+            golden=golden,
+            golden_sqnr_db=_GOLDEN_DB_TENSORRT_INT8 if trt_int8 else _GOLDEN_DB[precision],
+        )
+
+    def _run(
+        self,
+        file: Path,
+        runtime: str,
+        options: Mapping[str, object],
+        precision: str = "fp32",
+    ) -> _Ran:
+        given = dict(options)
+        if runtime == "onnxruntime":
+            # Spinning threads would take the cores from torch, which runs beside it.
+            given = {"graph_optimization": "all", "allow_spinning": False, **given}
+        key = (file, repr((runtime, sorted(given.items()))))
+        if key not in self._ran:
+            session = get_backend(runtime).load(file, Plan(precision=precision, options=given))
+            try:
+                self._ran[key] = _Ran(
+                    session_logits(session, self._probe),
+                    predict(session, self._golden, self._probe.preprocess),
+                    session.inputs,
+                    session.outputs,
+                )
+            finally:
+                session.close()
+        return self._ran[key]
+
+    def _rung(self, profile: HardwareProfile, precision: str, runtime: str, found: Logits) -> Rung:
+        name = f"{profile.name} {precision}"
+        if runtime != profile.backend:
+            name += f", run in {runtime}"
+        if precision == "int8":
+            allowed = self._max_drops[profile.name]
+            return int8_rung(name, self._probe, self._reference, found, allowed)
+        exact = EXACT if runtime in ("onnxruntime", "torch") else RUNTIME
+        limits = HALF if precision == "fp16" else exact
+        rung = float_rung(name, "torch fp32", self._reference, found, limits)
+        return with_accuracy(rung, self._probe, self._reference, found)
+
+
+def max_drops(profiles: Sequence[HardwareProfile], section: ExportSection) -> dict[str, float]:
+    """Return the most accuracy that each target's INT8 may lose, in points.
+
+    The recipe decides before the profile, and both before the default of one point.
+    """
+    asked = section.max_drop
+    found = {}
+    for profile in profiles:
+        own = profile.limits.accuracy_drop_pt
+        found[profile.name] = asked if asked is not None else MAX_DROP_PT if own is None else own
+    return found

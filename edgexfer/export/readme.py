@@ -1,0 +1,60 @@
+"""The README of a bundle: what the folder holds, and what to type on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgexfer.core.bundle import Artefact
+from edgexfer.core.model import ModelCard
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.export.jetson import instructions
+
+
+def bundle_readme(
+    card: ModelCard, profiles: Sequence[HardwareProfile], artefacts: Sequence[Artefact]
+) -> str:
+    """Return the README as Markdown."""
+    height, width = card.preprocess.size
+    parts = [
+        f"# {card.name}: {len(card.classes)} classes, {height}×{width} pixels\n",
+        "Sealed by `edgexfer export`: `manifest.json` lists every file with its hash, how an image "
+        "becomes an input, and what each artefact scored when it was made.\n",
+        "`edgexfer.pyz` is the device side. It needs Python 3.8 or newer, numpy and the runtime, "
+        "nothing of edgexfer:\n",
+        "```sh\npython3 edgexfer.pyz verify .    # hashes and golden outputs, here\n```\n",
+    ]
+    parts += [_section(p, [a for a in artefacts if a.target == p.name], card) for p in profiles]
+    return "\n".join(parts)
+
+
+def _section(profile: HardwareProfile, artefacts: list[Artefact], card: ModelCard) -> str:
+    lines = [f"## {profile.title} (`{profile.name}`)\n"]
+    if not profile.seen_on_hardware:
+        lines.append("**Provided, not measured on hardware.**\n")
+    lines.append("| artefact | file | MB | quantization |\n|---|---|---|---|")
+    for a in artefacts:
+        size = sum(entry.bytes for entry in a.files) / 1e6
+        lines.append(f"| `{a.name}` | `{a.files[0].path}` | {size:.2f} | {a.scheme or 'none'} |")
+    lines.append("")
+    if profile.backend == "tensorrt":
+        lines.append(instructions(profile, artefacts, card.preprocess))
+    else:
+        lines.append(_commands(profile))
+    return "\n".join(lines) + "\n"
+
+
+def _commands(profile: HardwareProfile) -> str:
+    lines = ["```sh"]
+    if not profile.seen_on_hardware:
+        row = next((r for r in profile.stack if r.default), None)
+        version = f"=={row.runtime_version}" if row else ""
+        lines.append(f"pip install numpy {profile.backend}{version}    # on the device, in a venv")
+    lines += [
+        f"edgexfer bench . --target {profile.name}    # on such a machine, with edgexfer installed",
+        "```",
+    ]
+    if not profile.seen_on_hardware:
+        lines.insert(
+            -1, f"edgexfer bench . --target {profile.name} --on ssh:HOST    # from here, over ssh"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,269 @@
+"""The export stage: a trained run becomes a sealed bundle for one or several targets.
+
+How each file is made is in ``lower.py``, what each must meet in ``parity.py``, and how the folder
+appears whole or not at all in ``publish.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import edgexfer
+from edgexfer.core.bundle import (
+    SCHEMA,
+    Artefact,
+    EvalSet,
+    FileEntry,
+    Manifest,
+    all_entries,
+    file_entry,
+    seal,
+)
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import DataError, RecipeError, RunError
+from edgexfer.core.files import fingerprint, write_json
+from edgexfer.core.model import ModelCard, read_card
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.core.progress import Progress
+from edgexfer.core.rundir import RunInfo, read_run
+from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
+from edgexfer.export.lower import Lowering, wanted_precisions
+from edgexfer.export.parity import Probe, synthetic_images
+from edgexfer.export.publish import find_same, making
+from edgexfer.export.readme import bundle_readme
+from edgexfer.models.store import load_model
+from edgexfer.profiles import find_profile
+from edgexfer.quantize.calibration import Calibration, draw_calibration
+from edgexfer.recipe import DataSection, ExportSection
+from edgexfer.training.host import lineage
+from edgexfer.training.stage import open_data
+
+if TYPE_CHECKING:
+    from edgexfer.data.cache import ProgressFactory
+    from edgexfer.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a bundle is made from."""
+
+    run: Path
+    card: ModelCard
+    info: RunInfo
+    section: ExportSection
+    profiles: tuple[HardwareProfile, ...]
+    jobs: tuple[tuple[HardwareProfile, str], ...]
+
+
+def export(
+    run: Path,
+    section: ExportSection,
+    out: Path,
+    *,
+    progress: ProgressFactory | None = None,
+) -> Manifest:
+    """Make a bundle: lower, quantize, compare every hop with the one before, seal.
+
+    The same request again finds its bundle and returns at once.
+
+    Args:
+        run: a finished training.
+        section: targets, precision, limits.
+        out: folder of the bundle; it appears only if every rung of the ladder has passed.
+        progress: starts a display, such as ``Progress``; ``None`` shows nothing.
+
+    Returns:
+        The manifest that was sealed.
+
+    Raises:
+        ProfileError: a target is unknown or wrong.
+        RecipeError: a target is named twice, or lacks the precision.
+        RunError: the run holds no finished model, or its data has changed since.
+        DataError: there are no images to calibrate or evaluate with.
+        ModelError: the model cannot be exported.
+        ParityError: a rung of the ladder failed; nothing is left at ``out``.
+        BackendError: a target's runtime is missing, or refuses the model.
+        BundleError: something else is at ``out``.
+    """
+    source = _read(run, section)
+    request = _request(source)
+    same = find_same(out, request)
+    if same is not None:
+        return same
+    dataset = _open(source)
+    steps = _Steps(progress, 2 + len(source.jobs))
+    with making(out) as folder, steps.shown():
+        probe, evaluation = _write_images(folder, dataset, source)
+        calibration = _calibrate(dataset, source, probe)
+        steps.done("images")
+        model, card = load_model(run)
+        (folder / "models").mkdir()
+        lowering = Lowering(model, card, folder / "models", calibration)
+        ladder = Ladder(folder, lowering, probe, max_drops(source.profiles, section))
+        ladder.stand(model, card.preprocess)
+        if any(profile.backend != "torch" for profile in source.profiles):
+            ladder.check_onnx()
+        steps.done("fp32 reference")
+        artefacts = []
+        for profile, precision in source.jobs:
+            artefacts.append(ladder.climb(profile, precision))
+            steps.done(f"{profile.name} {precision}")
+        _write_extras(folder, source, artefacts)
+        manifest = Manifest(
+            schema=SCHEMA,
+            name=card.name,
+            model=card.name,
+            parameters=card.parameters,
+            labels=card.classes,
+            preprocess=card.preprocess,
+            profiles={p.name: f"profiles/{p.name}.json" for p in source.profiles},
+            artefacts=tuple(artefacts),
+            evaluation=evaluation,
+            golden_images=GOLDEN_IMAGES,
+            reference=ladder.score(),
+            parity=tuple(ladder.rungs),
+            calibration=calibration.summary() if calibration else {},
+            lineage=_lineage(source, request, steps.seconds),
+            files=(),
+            created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        manifest = replace(manifest, files=_other_files(folder, manifest))
+        seal(folder, manifest)
+    return manifest
+
+
+class _Steps:
+    """Counts the parts of an export and how long each took."""
+
+    def __init__(self, progress: ProgressFactory | None, total: int) -> None:
+        """Start the clock."""
+        self._shown = (progress or _quiet)("export", total, "part")
+        self._since = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Close the display whatever ends the export."""
+        with self._shown:
+            yield
+
+    def done(self, part: str) -> None:
+        """Count one part that has just ended."""
+        now = time.monotonic()
+        self.seconds[part] = round(now - self._since, 3)
+        self._since = now
+        self._shown.update(1, part)
+
+
+def _quiet(title: str, total: int, unit: str) -> Progress:
+    return Progress(title, total, unit, quiet=True)
+
+
+def _read(run: Path, section: ExportSection) -> _Source:
+    profiles = tuple(find_profile(target) for target in section.targets)
+    if not profiles:
+        raise RecipeError("export: no target is named", "name one with --target")
+    names = [profile.name for profile in profiles]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"target {twice[0]} is named twice", "name it once")
+    jobs = tuple((p, q) for p in profiles for q in wanted_precisions(p, section))
+    return _Source(run, read_card(run), read_run(run), section, profiles, jobs)
+
+
+def _request(source: _Source) -> str:
+    """Return the hash of all that decides what a bundle holds."""
+    return fingerprint(
+        {
+            "card": encode(source.card),
+            "data": source.info.data_fingerprint,
+            "section": encode(source.section),
+            "profiles": encode(source.profiles),
+            "edgexfer": edgexfer.__version__,
+        }
+    )
+
+
+def _open(source: _Source) -> Dataset:
+    dataset = open_data(DataSection(**source.info.data))
+    if dataset.fingerprint != source.info.data_fingerprint:
+        raise RunError(
+            f"{source.run}: its data {dataset.spec} has changed since the training",
+            "restore the data, or train again",
+        )
+    return dataset
+
+
+def _write_images(folder: Path, dataset: Dataset, source: _Source) -> tuple[Probe, EvalSet]:
+    """Draw the evaluation images and write them as the model's geometry makes them."""
+    from edgexfer.data.images import sample
+
+    preprocess = source.card.preprocess
+    images, labels, _ = sample(dataset, "test", source.section.evaluation_images, preprocess)
+    if not len(images):
+        raise DataError(f"{dataset.spec}: the test split is empty", "add test images")
+    (folder / "evaluation").mkdir()
+    np.save(folder / "evaluation/images.npy", images)
+    np.save(folder / "evaluation/labels.npy", labels)
+    probe = Probe(images, labels, synthetic_images(preprocess.size), preprocess)
+    evaluation = EvalSet(
+        images="evaluation/images.npy",
+        labels="evaluation/labels.npy",
+        split="test",
+        n=len(images),
+        n_split=len(dataset.splits["test"].keys),
+        data_fingerprint=dataset.fingerprint,
+    )
+    return probe, evaluation
+
+
+def _calibrate(dataset: Dataset, source: _Source, probe: Probe) -> Calibration | None:
+    if all(precision != "int8" for _, precision in source.jobs):
+        return None
+    wanted = source.section.calibration_images
+    return draw_calibration(dataset, wanted, source.card.preprocess, measured=probe.images)
+
+
+def _write_extras(folder: Path, source: _Source, artefacts: Sequence[Artefact]) -> None:
+    """Write what people and devices need beside the models."""
+    from edgexfer.remote.pack import pack_device_side
+
+    (folder / "profiles").mkdir()
+    for profile in source.profiles:
+        write_json(folder / "profiles" / f"{profile.name}.json", encode(profile))
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in source.card.classes))
+    (folder / "README.md").write_text(bundle_readme(source.card, source.profiles, artefacts))
+    pack_device_side(folder / "edgexfer.pyz")
+
+
+def _lineage(source: _Source, request: str, seconds: dict[str, float]) -> dict[str, Any]:
+    info = source.info
+    return {
+        "request": request,
+        "run": source.run.name,
+        "kind": info.kind,
+        "config": info.config,
+        "config_sha256": fingerprint(info.config),
+        "data_fingerprint": info.data_fingerprint,
+        "parents": info.parents,
+        "weights_sha256": source.card.weights_sha256,
+        "origin": source.card.origin,
+        "trained_with": info.lineage,
+        "exported_with": lineage(),
+        "export": encode(source.section),
+        "seconds": seconds,
+    }
+
+
+def _other_files(folder: Path, manifest: Manifest) -> tuple[FileEntry, ...]:
+    listed = {entry.path for entry in all_entries(manifest)}
+    places = sorted(place for place in folder.rglob("*") if place.is_file())
+    entries = (file_entry(folder, place) for place in places)
+    return tuple(entry for entry in entries if entry.path not in listed)

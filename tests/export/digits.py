@@ -1,0 +1,69 @@
+"""A small trained run for the tests of quantize and export: digits, a ResNet-8, seconds on one core.
+
+Random weights say nothing about a quantizer, so it is really trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgexfer.core.codec import encode
+from edgexfer.core.files import write_json
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.rundir import INFO, SCHEMA, RunInfo
+from edgexfer.data.dataset import open_dataset
+from edgexfer.data.images import load_images
+from edgexfer.models.create import create_model
+from edgexfer.models.normalise import PixelModel
+from edgexfer.models.store import save_model
+from edgexfer.recipe import DataSection
+
+NAME = "resnet8"
+# Uneven on purpose: swapped channels or a wrong mean must change what the model sees.
+PREPROCESS = Preprocess(
+    size=(16, 16), resize=16, mode="squash", mean=(0.3, 0.45, 0.6), std=(0.25, 0.3, 0.4)
+)
+
+
+def make_run(place: Path, *, epochs: int = 4) -> Path:
+    """Train on digits, the three channels weighted apart, and write the run's folder."""
+    torch.manual_seed(0)
+    dataset = open_dataset("digits")
+    images = load_images(dataset, "train", PREPROCESS)
+    pixels = images.pixels(torch.arange(len(images)))
+    model, origin = create_model(NAME, len(dataset.classes), seed=0)
+    fed = PixelModel(model, PREPROCESS)
+    steps = epochs * -(-len(pixels) // 64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    for _ in range(epochs):
+        for index in torch.randperm(len(pixels)).split(64):
+            loss = nn.functional.cross_entropy(fed(pixels[index]), images.labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    place.mkdir(parents=True, exist_ok=True)
+    save_model(
+        place,
+        model.eval(),
+        name=NAME,
+        classes=dataset.classes,
+        preprocess=PREPROCESS,
+        origin=origin,
+        options={},
+    )
+    info = RunInfo(
+        SCHEMA,
+        "finetune",
+        "done",
+        {"model": {"name": NAME}},
+        encode(DataSection("digits")),
+        dataset.fingerprint,
+    )
+    write_json(place / INFO, encode(info))
+    return place
