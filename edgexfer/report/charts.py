@@ -118,13 +118,15 @@ def latency_distribution(rows: Sequence[Row], slots: dict[str, int]) -> str | No
         return None
 
     def draw(axes: Axes) -> None:
-        for row in drawn:
+        for number, row in enumerate(drawn):
             x, y = _thinned(samples[row.key])
             slot = slots[row.key]
             line = _DASHES[slot % len(_DASHES)]
             axes.plot(x, y, color=_SERIES[slot], linestyle=line, linewidth=1.6)
-            middle = samples[row.key][len(samples[row.key]) // 2]
-            _letter(axes, row.key, (middle, 50), _SERIES[slot])
+            # Letters of neighbours stand at different heights, or they would cover each other.
+            share = 0.85 - 0.15 * (number % 5)
+            at = samples[row.key][int(share * len(samples[row.key]))]
+            _letter(axes, row.key, (at, 100 * share), _SERIES[slot], (8, -4))
         _latency_axis(axes, [m for r in drawn for m in (samples[r.key][0], samples[r.key][-1])])
         axes.set_xlabel("latency of one inference, ms")
         axes.set_ylabel("inferences done, %")
@@ -196,12 +198,21 @@ def _point(axes: Axes, row: Row, colour: str) -> None:
         capsize=3,
         zorder=3,
     )
-    _letter(axes, row.key, (x, y), colour)
+    _letter(axes, row.key, (x, accuracy.high_pct), colour, (0, 4))
 
 
-def _letter(axes: Axes, key: str, at: tuple[float, float], colour: str) -> None:
+def _letter(
+    axes: Axes, key: str, at: tuple[float, float], colour: str, offset: tuple[float, float]
+) -> None:
     axes.annotate(
-        key, at, (6, 5), textcoords="offset points", color=colour, weight="bold", zorder=4
+        key,
+        at,
+        offset,
+        textcoords="offset points",
+        ha="center",
+        color=colour,
+        weight="bold",
+        zorder=4,
     )
 
 

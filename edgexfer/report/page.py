@@ -70,7 +70,7 @@ def _environment() -> Environment:
     from markupsafe import Markup
 
     def finalize(value: Any) -> Any:
-        return value if isinstance(value, Markup) else words.clean(value, _LONGEST)
+        return value if isinstance(value, Markup) else words.tied(words.clean(value, _LONGEST))
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -106,7 +106,7 @@ def _measured(best: Row) -> str:
     upper = upper_of(p90)
     bound = f", below {words.milliseconds(upper)} with 99 % confidence" if upper else ""
     return (
-        f"Half of its runs take less than {words.milliseconds(best.p50_ns)}, nine of ten less than "
+        f"Half of its runs take at most {words.milliseconds(best.p50_ns)}, nine of ten at most "
         f"{words.milliseconds(best.p90_ns)}{bound}; {accuracy_text(best)}; "
         f"its files take {words.size(best.size_bytes)}."
     )
@@ -189,7 +189,7 @@ def _figures(best: Row) -> list[tuple[str, str]]:
         (words.size(best.size_bytes), "size"),
     ]
     if best.speedup is not None:
-        figures.insert(1, (words.times(best.speedup), "speed of the teacher"))
+        figures.insert(1, (words.times(best.speedup), "as fast as the teacher"))
     return figures
 
 

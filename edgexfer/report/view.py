@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgexfer.core.codec import encode
+from edgexfer.core.record import Record
 from edgexfer.report import charts, words
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.rows import Group, Row, group_rows
 from edgexfer.report.verdict import Verdict, judge
 
 CLASSES_SHOWN = 25
+ROLE_ORDER = ("teacher", "student", "control")
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,14 @@ class ClassLine:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Accuracy by class of the artefacts of one bundle.
+    """Accuracy by class of artefacts that were measured on the same images.
 
     Attributes:
-        model: name of the bundle's model.
         rows: the artefacts, in the order of each line's shares.
         lines: the classes; the weakest alone where there are many.
         hidden: how many classes are left out.
     """
 
-    model: str
     rows: tuple[Row, ...]
     lines: tuple[ClassLine, ...]
     hidden: int
@@ -74,16 +74,18 @@ def make_sections(found: Found) -> tuple[list[Section], dict[str, int]]:
     Returns:
         The sections, and the palette's slot of each row's key.
     """
-    rows = (Row("", f.record, _role(found, f.record.bundle)) for f in found.records)
+    rows = (Row("", f.record, _role(found, f.record)) for f in found.records)
     groups = group_rows(rows)
     slots = {r.key: charts.colour_slot(n) for g in groups for n, r in enumerate(g.rows)}
     return [_section(found, group, slots) for group in groups], slots
 
 
 def run_lines(found: Found) -> list[RunLine]:
-    """Return a line for each training, in the order in which they were found."""
+    """Return a line for each training, the teacher first."""
     lines = []
-    for number, run in enumerate(found.runs):
+    known = {role: place for place, role in enumerate(ROLE_ORDER)}
+    ordered = sorted(found.runs, key=lambda run: known.get(run.role, len(known)))
+    for number, run in enumerate(ordered):
         test = run.info.result.get("test")
         test = test if isinstance(test, dict) else {}
         epochs = max((int(e["epoch"]) for e in run.events if _number(e.get("epoch"))), default=0)
@@ -133,7 +135,7 @@ def absent(sections: Sequence[Section]) -> list[dict[str, str]]:
         for name, reason in row.record.absent.items():
             said.setdefault((name, reason), []).append(row.key)
     return [
-        {"name": name, "reason": reason, "keys": ", ".join(keys)}
+        {"name": name, "reason": reason, "where": ", ".join(keys)}
         for (name, reason), keys in said.items()
     ]
 
@@ -168,13 +170,11 @@ def lineage(found: Found, sections: Sequence[Section]) -> list[tuple[str, list[t
     return told
 
 
-def _role(found: Found, bundle: dict[str, Any]) -> str:
+def _role(found: Found, record: Record) -> str:
     """Say which part a record's model plays, where the trip's folders or the bundle's name say."""
-    place = next(
-        (b for b in found.bundles if b.manifest_sha256 == bundle.get("manifest_sha256")), None
-    )
-    role = place.role if place else str(bundle.get("name", ""))
-    return role if role in ("teacher", "student", "control") else ""
+    place = found.bundle_of(record)
+    role = place.role if place else str(record.bundle.get("name", ""))
+    return role if role in ROLE_ORDER else ""
 
 
 def _section(found: Found, group: Group, slots: dict[str, int]) -> Section:
@@ -188,30 +188,25 @@ def _section(found: Found, group: Group, slots: dict[str, int]) -> Section:
 
 
 def _class_tables(found: Found, group: Group) -> Iterable[ClassTable]:
-    for bundle in found.bundles:
-        if bundle.labels is None:
+    members: dict[tuple[Any, ...], list[Row]] = {}
+    for row in group.rows:
+        bundle, accuracy = found.bundle_of(row.record), row.record.accuracy
+        if bundle is None or bundle.labels is None or accuracy is None:
             continue
-        labels = bundle.labels.tolist()
-        rows = tuple(
-            r
-            for r in group.rows
-            if r.record.bundle.get("manifest_sha256") == bundle.manifest_sha256
-            and r.record.accuracy
-            and len(r.record.accuracy.predictions) == len(labels)
-        )
-        if rows:
-            lines = [
-                _class_line(name, index, labels, rows)
-                for index, name in enumerate(bundle.manifest.labels)
-                if index in labels
-            ]
-            weakest = sorted(lines, key=lambda line: min(line.shares))[:CLASSES_SHOWN]
-            kept = tuple(line for line in lines if line in weakest)
-            yield ClassTable(rows[0].model, rows, kept, len(lines) - len(kept))
+        if len(accuracy.predictions) == len(bundle.labels):
+            images = (bundle.manifest.labels, tuple(bundle.labels.tolist()))
+            members.setdefault(images, []).append(row)
+    for (names, labels), rows in members.items():
+        where: dict[int, list[int]] = {}
+        for image, label in enumerate(labels):
+            where.setdefault(label, []).append(image)
+        lines = [_class_line(names[c], c, where[c], rows) for c in sorted(where)]
+        weakest = sorted(range(len(lines)), key=lambda i: min(lines[i].shares))[:CLASSES_SHOWN]
+        kept = tuple(lines[i] for i in sorted(weakest))
+        yield ClassTable(tuple(rows), kept, len(lines) - len(kept))
 
 
-def _class_line(name: str, index: int, labels: Sequence[int], rows: Sequence[Row]) -> ClassLine:
-    of_class = [i for i, label in enumerate(labels) if label == index]
+def _class_line(name: str, index: int, of_class: Sequence[int], rows: Sequence[Row]) -> ClassLine:
     shares = []
     for row in rows:
         said = row.record.accuracy.predictions if row.record.accuracy else ()

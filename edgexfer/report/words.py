@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -22,6 +23,11 @@ def clean(text: object, most: int = 200) -> str:
         for c in str(text)
     )
     return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def tied(text: str) -> str:
+    """Return text in which no line breaks between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(?:%|ms|B|kB|MB|GB|dB|points?)(?:\W|$))", "\u00a0", text)
 
 
 def milliseconds(ns: float | None) -> str:
