@@ -100,7 +100,7 @@ def write_onnx(path: Path, *, quantized: bool = False) -> Path:
     from onnx import TensorProto, helper, numpy_helper
 
     chance = np.random.default_rng(1)
-    arrays = {
+    arrays: dict[str, Any] = {
         "conv.weight": chance.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
         "head.weight": chance.normal(0, 0.5, (len(LABELS), 8)).astype(np.float32),
         "head.bias": chance.normal(0, 0.1, len(LABELS)).astype(np.float32),

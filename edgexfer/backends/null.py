@@ -52,11 +52,13 @@ def load(artefact: Path, plan: Plan) -> NullSession:
     import numpy as np
 
     try:
-        with np.load(str(artefact), allow_pickle=False) as arrays:
+        # Opened here, as numpy would leave a damaged file open.
+        with artefact.open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
             weight, bias, shape = arrays["weight"], arrays["bias"], arrays["shape"]
         if weight.dtype != np.float32 or weight.shape != (bias.size, int(np.prod(shape))):
             raise ValueError(f"weight is {weight.dtype} {weight.shape}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise BackendError(
             f"{artefact}: is no artefact of the null backend ({error})",
             "write it with numpy.savez(path, weight=..., bias=..., shape=...)",

@@ -70,10 +70,11 @@ def load(artefact: Path, plan: Plan) -> OrtSession:
             f"{artefact}: is {precision}, the plan asks for {plan.precision}",
             f"load it with precision {precision}, or export it again",
         )
+    options = _session_options(ort, plan, provider)
     try:
         session = ort.InferenceSession(
             str(artefact),
-            _session_options(ort, plan, provider),
+            options,
             providers=[provider],
             enable_fallback=0,
         )

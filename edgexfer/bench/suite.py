@@ -21,7 +21,7 @@ from edgexfer.core.record import SCHEMA, ProcessRun, Record
 from edgexfer.core.stats import Quantile, median, quantile, samples_needed
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-WARMUP_FACTOR = 5.0
+WARMUP_FACTOR = 4.0
 WARMUP_CAP_S = 60.0
 SPREAD_LIMIT_PCT = 5.0
 

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.errors import BackendError
+from tests.bundles import SIZE, write_onnx
+
+pytestmark = pytest.mark.ov
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_the_precision_is_set_and_read_back(tmp_path: Path, precision: str, hint: str) -> None:
+    import openvino as ov
+
+    can = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision.upper() not in can:
+        pytest.skip(f"this CPU has no {precision}")
+    session = get_backend("openvino").load(write_onnx(tmp_path / "m.onnx"), Plan(precision))
+    assert session.active["float_precision"] == hint
+    assert hint in session.active["layers"]
+
+
+def test_an_int8_model_runs_int8_layers_and_its_float_part_in_fp32(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", quantized=True)
+    session = get_backend("openvino").load(path, Plan("int8", threads=1))
+    assert session.active["precision"] == "int8"
+    assert session.active["float_precision"] == "f32"
+    assert session.active["layers"].get("i8", 0) + session.active["layers"].get("u8", 0) > 0
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_the_plan_must_say_whether_the_model_is_quantized(tmp_path: Path, quantized: bool) -> None:
+    path = write_onnx(tmp_path / "m.onnx", quantized=quantized)
+    with pytest.raises(BackendError, match="the plan asks for") as caught:
+        get_backend("openvino").load(path, Plan("fp32" if quantized else "int8"))
+    assert "its own precision" in caught.value.fix
+
+
+def test_compile_gives_ir_that_computes_the_same(tmp_path: Path) -> None:
+    backend = get_backend("openvino")
+    source = write_onnx(tmp_path / "m.onnx")
+    out = backend.compile(source, tmp_path / "m.xml", Plan())
+    assert out.with_suffix(".bin").is_file()
+    batch = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+    results = [backend.load(path, Plan(threads=1)).run({"images": batch}) for path in (source, out)]
+    assert results[0]["logits"].tobytes() == results[1]["logits"].tobytes()
+
+
+def test_ir_without_its_weights_is_one_error(tmp_path: Path) -> None:
+    backend = get_backend("openvino")
+    out = backend.compile(write_onnx(tmp_path / "m.onnx"), tmp_path / "m.xml", Plan())
+    out.with_suffix(".bin").unlink()
+    with pytest.raises(BackendError, match=r"m\.xml: OpenVINO cannot load it on CPU"):
+        backend.load(out, Plan())
+
+
+def test_a_damaged_file_is_one_error(tmp_path: Path) -> None:
+    backend = get_backend("openvino")
+    for name in ("m.xml", "m.onnx"):
+        (tmp_path / name).write_bytes(b"neither of them")
+        with pytest.raises(BackendError, match="OpenVINO cannot load it"):
+            backend.load(tmp_path / name, Plan())
+    with pytest.raises(BackendError, match="OpenVINO cannot convert it"):
+        backend.compile(tmp_path / "m.onnx", tmp_path / "out.xml", Plan())
+
+
+def test_a_file_of_another_kind_is_not_offered_to_other_frontends(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"m\.pt2: is neither \.xml nor \.onnx"):
+        get_backend("openvino").load(tmp_path / "m.pt2", Plan())
+
+
+def test_an_unknown_float_precision_is_refused(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", quantized=True)
+    with pytest.raises(BackendError, match="float_precision is 'f32'") as caught:
+        get_backend("openvino").load(path, Plan("int8", options={"float_precision": "f32"}))
+    assert "fp32" in caught.value.fix

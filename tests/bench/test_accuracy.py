@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgexfer.bench.accuracy import predict, score
+from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.stats import wilson
+from tests.bundles import PREPROCESS, SIZE, write_null
+
+
+def test_batches_do_not_change_which_image_is_which(tmp_path: Path) -> None:
+    session = get_backend("null").load(write_null(tmp_path / "a.npz"), Plan())
+    images = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)
+    single = predict(session, images, PREPROCESS)
+    assert single.shape == (7, 3)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(predict(session, images, PREPROCESS, batch=3), single, rtol=1e-4)
+
+
+def test_the_score_counts_and_bounds() -> None:
+    logits = np.array([[2.0, 1.0], [0.0, 1.0], [5.0, 1.0], [1.0, 3.0]])
+    found = score(logits, np.array([0, 1, 1, 1]), "test", reference=np.array([0, 1, 0, 0]))
+    assert (found.split, found.n, found.correct, found.top1_pct) == ("test", 4, 3, 75.0)
+    low, high = wilson(3, 4)
+    assert (found.low_pct, found.high_pct) == (pytest.approx(100 * low), pytest.approx(100 * high))
+    assert found.agreement_pct == 75.0
+    assert found.predictions == (0, 1, 0, 1)
+    assert score(logits, np.array([0, 1, 1, 1]), "test").agreement_pct is None
