@@ -25,6 +25,10 @@ _Fault = tuple[tuple[Any, ...], str, str]
 
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+# Facts of a machine that hold tomorrow too.
+_LASTING = ("board", "cpu", "cpu_flags", "cores", "memory_bytes", "max_mhz", "os", "l4t", "glibc")
+# CPU flags of instructions that multiply and add uint8 by int8 without saturating.
+_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 _PROBED = "read on this machine by `edgexfer profiles probe`"
 # Which quantization scheme each runtime can run; a runtime that is not named runs no INT8 artefact.
 _SCHEMES = {"onnxruntime": "qdq", "tensorrt": "qdq", "openvino": "nncf"}
@@ -93,10 +97,10 @@ def probe(
     """Make a profile of the machine that ``facts`` were read from.
 
     Args:
-        facts: what ``bench.device.facts`` gave; nested mappings become keys joined by ``_``, and
-            what is absent (``None``) is left out. ``machine`` and ``cpu_model`` name the profile.
+        facts: what ``bench.device.facts`` gave; what is absent (``None``) is left out, and so is
+            what says how the machine was at that moment.
         backend: the runtime that the profile is for.
-        name: of the profile; ``None`` makes one of the processor and the backend.
+        name: of the profile; ``None`` makes one of the board or processor and the backend.
 
     Raises:
         ProfileError: the backend is unknown, or the name holds other characters than a-z, 0-9, -.
@@ -105,24 +109,32 @@ def probe(
         raise ProfileError(f"backend {backend!r} is unknown", nearest(backend, BACKENDS))
     if name is not None and not _NAME.fullmatch(name):
         raise ProfileError(f"{name!r} is no name of a profile", "use a-z, 0-9 and -")
-    flat = dict(_flatten(facts))
-    machine = str(flat.get("machine") or "unknown")
-    title = str(flat.get("cpu_model") or machine)
-    arm = machine in ("aarch64", "arm64")
+    machine = str(facts.get("machine") or "unknown")
+    title = str(facts.get("board") or facts.get("cpu") or machine)
+    lasting = {key: facts[key] for key in _LASTING if facts.get(key) is not None}
     scheme = _SCHEMES.get(backend)
     value: dict[str, Any] = {
         "name": name or f"{_slug(title)}-{backend}",
         "title": f"{title}, {backend}",
         "backend": backend,
-        "device": "CPU",
+        "device": "GPU" if backend == "tensorrt" else "CPU",
         "machine": machine,
         "seen_on_hardware": True,
         "precisions": ["int8", "fp32"] if scheme else ["fp32"],
-        "facts": {k: encode(Fact(v, "measured", _PROBED)) for k, v in flat.items()},
+        "facts": {k: encode(Fact(v, "measured", _PROBED)) for k, v in lasting.items()},
     }
     if scheme:
-        value["quantization"] = {"scheme": scheme, "activations": "int8" if arm else "uint8"}
+        value["quantization"] = {"scheme": scheme, **_int8_for(machine, backend, facts)}
     return validate(HardwareProfile, value, Path("probe"), ProfileError)
+
+
+def _int8_for(machine: str, backend: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose INT8 types: uint8 by int8 is what x86 multiplies, int8 by int8 what all others do."""
+    if backend != "onnxruntime" or machine != "x86_64":
+        return {"activations": "int8"}
+    flags = facts.get("cpu_flags")
+    saturates = flags is not None and not _DOT_PRODUCTS & set(flags)
+    return {"activations": "uint8", "reduce_range": saturates}
 
 
 def to_yaml(profile: HardwareProfile) -> str:
@@ -213,16 +225,6 @@ def _misnamed(profile: HardwareProfile) -> list[_Fault]:
             fault = f"facts.{key}.source is empty"
             faults.append((("facts", key, "source"), fault, "say where the figure stands"))
     return faults
-
-
-def _flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            found += _flatten(value, f"{prefix}{key}_")
-        elif value is not None:
-            found.append((f"{prefix}{key}", value))
-    return found
 
 
 def _slug(text: str) -> str:

@@ -198,12 +198,19 @@ def _newcombe(d1: float, d2: float, phi: float) -> float:
     return math.sqrt(max(d1 * d1 - 2 * phi * d1 * d2 + d2 * d2, 0.0))
 
 
-def images_needed(discordant: float, margin_pt: float) -> int:
-    """Return how many images would decide a paired drop to within ``margin_pt`` points.
+def images_needed(drop: PairedDrop, limit_pt: float) -> Optional[int]:
+    """Return about how many images would show that a drop stays below a limit, at the same rates.
+
+    The interval's upper half shrinks with the root of the number of images, or faster.
 
     Args:
-        discordant: share of images on which exactly one of the two models is right, 0..1.
-        margin_pt: half width wanted, in percentage points, above 0.
+        drop: what was measured.
+        limit_pt: largest drop that is allowed, in percentage points.
+
+    Returns:
+        ``None`` where no number would do: the drop itself is not below the limit.
     """
-    margin = margin_pt / 100
-    return max(1, math.ceil(Z95_TWO_SIDED**2 * max(discordant, 1e-4) / (margin * margin)))
+    margin = limit_pt - drop.drop_pt
+    if margin <= 0:
+        return None
+    return max(drop.n, math.ceil(drop.n * ((drop.high_pt - drop.drop_pt) / margin) ** 2))

@@ -16,14 +16,17 @@ TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 
 
 def build_command(artefact: Artefact, preprocess: Preprocess, row: Stack) -> list[str]:
-    """Return the words of the command that builds an engine with a release's TensorRT."""
+    """Return the words of the command that builds an engine with a release's TensorRT.
+
+    Engines go beside the bundle: a file that its manifest does not list would break its seal.
+    """
     words = [
         TRTEXEC,
         f"--onnx={artefact.files[0].path}",
-        f"--saveEngine={artefact.name}.engine",
+        f"--saveEngine=../{artefact.name}.engine",
         _shapes(artefact, preprocess),
         "--memPoolSize=workspace:1024M",
-        "--timingCacheFile=timing.cache",
+        "--timingCacheFile=../timing.cache",
         "--profilingVerbosity=detailed",
         "--skipInference",
     ]
@@ -44,7 +47,7 @@ def run_command(artefact: Artefact, preprocess: Preprocess) -> list[str]:
     """
     return [
         TRTEXEC,
-        f"--loadEngine={artefact.name}.engine",
+        f"--loadEngine=../{artefact.name}.engine",
         _shapes(artefact, preprocess),
         "--useCudaGraph",
         "--useSpinWait",
@@ -54,7 +57,7 @@ def run_command(artefact: Artefact, preprocess: Preprocess) -> list[str]:
         "--iterations=200",
         "--avgRuns=100",
         "--percentile=50,90,95,99",
-        f"--exportTimes={artefact.name}-times.json",
+        f"--exportTimes=../{artefact.name}-times.json",
     ]
 
 

@@ -191,9 +191,11 @@ def default_row(profile: HardwareProfile) -> Stack:
 
 def _qdq_name(profile: HardwareProfile) -> str:
     scheme = profile.quantization
-    parts = ["int8", scheme.activations, scheme.weights.removeprefix("int8-")]
+    parts = ["int8-qdq", scheme.activations]
+    if scheme.weights == "int8-per-tensor":
+        parts.append("per-tensor")
     if scheme.reduce_range:
         parts.append("7bit")
     if profile.backend == "tensorrt":
-        parts.append(f"trt-{default_row(profile).typing}")
+        parts.append("fp16" if default_row(profile).typing == "strong" else "fp32")
     return "-".join(parts) + ".onnx"

@@ -32,7 +32,7 @@ from edgexfer.core.backend import Session
 from edgexfer.core.bundle import Rung
 from edgexfer.core.errors import ParityError
 from edgexfer.core.preprocess import Preprocess
-from edgexfer.core.stats import images_needed, paired_drop
+from edgexfer.core.stats import PairedDrop, images_needed, paired_drop
 from edgexfer.models.normalise import PixelModel
 
 UInt8 = npt.NDArray[np.uint8]
@@ -204,7 +204,7 @@ def int8_rung(name: str, probe: Probe, reference: Logits, found: Logits, max_dro
             f"{INT8_USUAL['agreement_pct']:.0f} % are usual"
         )
     if drop.drop_pt <= max_drop < drop.high_pt:
-        notes.append(_undecided(drop.lost + drop.gained, drop.n, max_drop - drop.drop_pt))
+        notes.append(_undecided(drop, max_drop))
     sound = (
         difference.at_least(INT8["sqnr_db"])
         and difference.agreement_pct >= INT8["agreement_pct"]
@@ -267,8 +267,8 @@ def _agreement_pct(y: Float32, other: Float32, tie: float) -> float:
     return 100.0 * float(np.mean(finite & (behind <= tie)))
 
 
-def _undecided(discordant: int, n: int, margin_pt: float) -> str:
-    if margin_pt <= 0:
+def _undecided(drop: PairedDrop, max_drop: float) -> str:
+    needed = images_needed(drop, max_drop)
+    if needed is None:
         return "drop not decided: it stands at the limit itself"
-    needed = images_needed(discordant / n, margin_pt)
-    return f"drop not decided by {n} images: about {needed} are needed"
+    return f"drop not decided by {drop.n} images: about {needed} are needed"

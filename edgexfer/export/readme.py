@@ -44,17 +44,13 @@ def _section(profile: HardwareProfile, artefacts: list[Artefact], card: ModelCar
 
 
 def _commands(profile: HardwareProfile) -> str:
-    lines = ["```sh"]
-    if not profile.seen_on_hardware:
-        row = next((r for r in profile.stack if r.default), None)
-        version = f"=={row.runtime_version}" if row else ""
-        lines.append(f"pip install numpy {profile.backend}{version}    # on the device, in a venv")
-    lines += [
-        f"edgexfer bench . --target {profile.name}    # on such a machine, with edgexfer installed",
-        "```",
-    ]
-    if not profile.seen_on_hardware:
-        lines.insert(
-            -1, f"edgexfer bench . --target {profile.name} --on ssh:HOST    # from here, over ssh"
-        )
-    return "\n".join(lines)
+    row = next((r for r in profile.stack if r.default), None)
+    version = f"=={row.runtime_version}" if row else ""
+    return "\n".join(
+        [
+            "```sh",
+            f"pip install numpy {profile.backend}{version}    # on the device, in a venv",
+            "python3 edgexfer.pyz run . --out ../bench    # accuracy and latency, as records",
+            "```",
+        ]
+    )

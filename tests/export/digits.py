@@ -1,4 +1,4 @@
-"""A small trained run for the tests of quantize and export: digits, a ResNet-8, seconds on one core.
+"""A small trained run for the tests of quantize and export: digits, a ResNet-8, in seconds.
 
 Random weights say nothing about a quantizer, so it is really trained.
 """
@@ -31,6 +31,7 @@ PREPROCESS = Preprocess(
 def make_run(place: Path, *, epochs: int = 4) -> Path:
     """Train on digits, the three channels weighted apart, and write the run's folder."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     dataset = open_dataset("digits")
     images = load_images(dataset, "train", PREPROCESS)
     pixels = images.pixels(torch.arange(len(images)))
