@@ -1,7 +1,7 @@
-"""Archives of a data set, unpacked once into the cache: checked member by member, whole or not at all.
+"""Archives of a data set, unpacked once into the cache: member by member, whole or not at all.
 
-Nothing of the archive is trusted: only regular files with plain relative paths are written, and only
-below a fresh temporary folder.
+Nothing of the archive is trusted: only regular files with plain relative paths are written, and
+only below a fresh temporary folder.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _LARGE = 96
 
 
 def base_augment(augment: str, preprocess: Preprocess) -> str:
-    """Return the geometric part of an augmentation: ``randaugment`` stands on ``crop`` or ``flip``."""
+    """Return the geometric part; ``randaugment`` stands on ``crop``, or on ``flip`` if small."""
     if augment != "randaugment":
         return augment
     return "crop" if min(preprocess.size) >= _LARGE else "flip"
@@ -42,8 +42,8 @@ def shifted(
 ) -> UInt8:
     """Gather images from a store of equal sizes, each moved and mirrored at random.
 
-    ``shift`` moves by up to a sixteenth of the size and repeats the edge; ``flip`` moves by up to an
-    eighth (4 of 32 pixels), reflects at the edge, and mirrors every other image; ``none`` does
+    ``shift`` moves by up to a sixteenth of the size and repeats the edge; ``flip`` moves by up to
+    an eighth (4 of 32 pixels), reflects at the edge, and mirrors half of the images; ``none`` does
     neither.
 
     Args:
@@ -69,7 +69,8 @@ def shifted(
         columns[mirrored] = columns[mirrored, ::-1]
     # One gather of 3-byte pixels does crop, padding and mirror at once.
     places = ((chosen[:, None] * height + rows) * width)[:, :, None] + columns[:, None, :]
-    return pixels.reshape(-1, 3).take(places, axis=0)
+    views: UInt8 = pixels.reshape(-1, 3).take(places, axis=0)
+    return views
 
 
 def cropped(
@@ -79,7 +80,7 @@ def cropped(
     size: tuple[int, int],
     words: tuple[int, int],
 ) -> torch.Tensor:
-    """Cut a random part out of each image, scale it to ``size`` with antialiasing, mirror half of them.
+    """Cut a random part out of each image, scale it with antialiasing, mirror half of them.
 
     Args:
         get: returns an uint8 (H, W, 3) image of the store.
@@ -127,7 +128,7 @@ def crop_size(
     aspect = np.exp(_LOG_RATIO * (2 * np.asarray(ratio) - 1))
     widths = np.rint(np.sqrt(rows * columns * share * aspect)).astype(int)
     heights = np.rint(np.sqrt(rows * columns * share / aspect)).astype(int)
-    fits = (0 < widths) & (widths <= columns) & (0 < heights) & (heights <= rows)
+    fits = (widths > 0) & (widths <= columns) & (heights > 0) & (heights <= rows)
     if fits.any():
         first = int(np.argmax(fits))
         return int(heights[first]), int(widths[first])
@@ -147,9 +148,9 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix each image of a batch, and its target, with the next one's.
 
-    With mixup (Zhang et al. 2018) images are blended, with cutmix (Yun et al. 2019) a box of the other
-    image is pasted; where both are on, each step takes one of them at even odds. The share is drawn
-    from Beta(alpha, alpha), once per step.
+    With mixup (Zhang et al. 2018) images are blended, with cutmix (Yun et al. 2019) a box of the
+    other image is pasted; where both are on, each step takes one of them at even odds. The share is
+    drawn from Beta(alpha, alpha), once per step.
 
     Args:
         pixels: float, (B, 3, H, W).

@@ -1,4 +1,4 @@
-"""The cache folder: entries that are whole or not there, made once even by many processes at a time.
+"""The cache folder: entries that are whole or not there, made once for all processes.
 
 An entry is a folder named after a hash of what it holds. What is in it lives with its maker
 (``archive``, ``store``, ``dataset``).
@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,7 @@ def quiet(title: str, total: int, unit: str) -> Progress:
 
 
 def cache_dir() -> Path:
-    """Return the folder that edgexfer may fill: EDGEXFER_CACHE, or one in the user's cache folder."""
+    """Return the folder that edgexfer may fill: EDGEXFER_CACHE, or the user's cache folder's."""
     named = os.environ.get("EDGEXFER_CACHE")
     if named:
         return Path(named)
@@ -89,10 +89,8 @@ def sweep(kind: str, most_bytes: int, keep: Path) -> None:
 
 def _touch(place: Path) -> None:
     now = time.time()
-    try:
+    with suppress(OSError):  # a cache that may only be read is a cache all the same
         os.utime(place, (now, now))
-    except OSError:
-        pass  # a cache that may only be read is a cache all the same
 
 
 @contextmanager

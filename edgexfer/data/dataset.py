@@ -1,7 +1,7 @@
 """Data sets: from what the user names to images with labels in train, val and test.
 
-``open_dataset`` is the only way in. It reads no pixel: decoding lives in ``decode``, keeping what was
-decoded in ``store``.
+``open_dataset`` is the only way in. It decodes nothing: that lives in ``decode``, and keeping what
+was decoded in ``store``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one decoder, and the one geometry: from encoded bytes to the uint8 image that a model gets.
 
 Training, validation, calibration and the images in a bundle all pass through ``decode`` and then
-``fit`` (or a random crop of what ``decode`` gave), so a picture never looks different in two places.
+``fit`` (or a random crop of what ``decode`` gave), so a picture looks the same in all places.
 Where images come from and where they are kept lives in ``dataset`` and ``store``.
 """
 
@@ -208,7 +208,7 @@ def _to_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         notes.append("grey")
-        # 65535 / 257 = 255: rounds to the nearest, where PIL's own conversion would saturate at 255.
+        # 65535 / 257 = 255: rounds to the nearest; PIL's own conversion would saturate at 255.
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if mode in ("F", "I", "LAB"):

@@ -64,8 +64,8 @@ class TrainFeed:
         keys: names of the readable images.
         labels: int64, (N,), their labels.
         quarantined: images that cannot be read and are left out.
-        steps_per_epoch: whole batches per epoch; the rest of a shuffled epoch is left out, unless it
-            is all there is.
+        steps_per_epoch: whole batches per epoch; the rest of a shuffled epoch is left out, unless
+            it is all there is.
     """
 
     dataset: Dataset

@@ -1,7 +1,7 @@
 """Folders of class folders: which files are images, of which class and split.
 
-Only names are looked at here; whether a file can be decoded is found out later, so that a broken one
-is counted and named instead of silently left out.
+Only names are looked at here; whether a file can be decoded is found out later, so that a broken
+one is counted and named instead of silently left out.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _refuse_nested(root: Path, folders: list[Path]) -> None:
     if nested:
         names = ", ".join(f.name for f in nested[:4]) + (", ..." if len(nested) > 4 else "")
         raise DataError(
-            f"{root}: its folders ({names}) hold train/ themselves: they are data sets, not classes",
-            f"name one of them, such as {nested[0]} (unpack it first where it is an archive)",
+            f"{root}: its folders ({names}) hold train/ themselves, so they are data sets",
+            f"name one of them, such as {nested[0]}",
         )
 
 
@@ -122,7 +122,7 @@ def _scan_classes(scan: Scan, folder: Path, split: str) -> None:
 
 
 def _files(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield what is not a folder to look into, sorted; a link back to a folder above is not followed."""
+    """Yield files below a folder, sorted; a link back to a folder above is not followed."""
     for place in sorted(_visible(folder)):
         # A folder that is named like an image is handed on, so that it is reported as unreadable.
         if not place.is_dir() or _is_image(place.name):

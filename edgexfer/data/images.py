@@ -107,8 +107,8 @@ def sample(
 ) -> tuple[UInt8, npt.NDArray[np.int64], tuple[str, ...]]:
     """Take images evenly from the classes of a split, the same ones every time.
 
-    An unreadable image of train, or of any split with ``allow_quarantined``, is left out; none takes
-    its place.
+    An unreadable image of train, or of any split with ``allow_quarantined``, is left out; none
+    takes its place.
 
     Returns:
         uint8 images (n, H, W, 3), int64 labels (n,), and the keys; in the order of the split, and

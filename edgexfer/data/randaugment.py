@@ -1,8 +1,8 @@
 """RandAugment on batches: two random operations per image, made by torchvision's v2 functions.
 
-Operations and signs are drawn per image from the counter-based hash, and images that got the same one
-are transformed together. No global random state is touched, so a view does not depend on the batch
-that it came in.
+Operations and signs are drawn per image from the counter-based hash, and images that got the same
+one are transformed together. No global random state is touched, so a view does not depend on the
+batch that it came in.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _affine(
     images: torch.Tensor, *, x: float = 0.0, y: float = 0.0, shear: list[float]
 ) -> torch.Tensor:
     height, width = images.shape[-2:]
-    return V.affine(
+    moved: torch.Tensor = V.affine(
         images,
         angle=0.0,
         translate=[x * width, y * height],
@@ -70,6 +70,7 @@ def _affine(
         fill=_FILL,
         center=[0.0, 0.0] if any(shear) else None,
     )
+    return moved
 
 
 def _shear(strength: float) -> float:
@@ -77,7 +78,9 @@ def _shear(strength: float) -> float:
 
 
 def _rotate(images: torch.Tensor, strength: float) -> torch.Tensor:
-    return V.rotate(images, 30 * strength, interpolation=InterpolationMode.BILINEAR, fill=_FILL)
+    bilinear = InterpolationMode.BILINEAR
+    turned: torch.Tensor = V.rotate(images, 30 * strength, interpolation=bilinear, fill=_FILL)
+    return turned
 
 
 # Each takes images and a signed strength in -1..1; the ranges are those of the paper's table 6.

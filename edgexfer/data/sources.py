@@ -1,7 +1,7 @@
-"""Data sets that come from a library: scikit-learn's digits, torchvision's, the hub of Hugging Face.
+"""Data sets that come from a library: scikit-learn's digits, torchvision's, the Hugging Face hub's.
 
-Each becomes a ``Source``: entries by split and something that reads an image by its key. Folders and
-archives live in ``folder`` and ``archive``; splits that are missing are made in ``dataset``.
+Each becomes a ``Source``: entries by split and something that reads an image by its key. Folders
+and archives live in ``folder`` and ``archive``; missing splits are made in ``dataset``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _TORCHVISION = {
 
 
 def torchvision_set(name: str) -> Source:
-    """Open a data set of torchvision by its class name, in any case; fetch it where it is not cached.
+    """Open a data set of torchvision by its name, in any case; fetch it where it is not cached.
 
     Raises:
         DataError: the name is unknown, or the data cannot be fetched.
@@ -94,8 +94,8 @@ def torchvision_set(name: str) -> Source:
 
     known = _TORCHVISION.get(name.lower())
     if known is None:
-        names = [item.name for item in _TORCHVISION.values()]
-        raise DataError(f"torchvision:{name}: no such data set here", nearest(name, names))
+        offered = [item.name for item in _TORCHVISION.values()]
+        raise DataError(f"torchvision:{name}: no such data set here", nearest(name, offered))
     parts: dict[str, Any] = {}
     try:
         for split, value in known.splits:

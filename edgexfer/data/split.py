@@ -31,9 +31,9 @@ def divide(
 ) -> dict[str, tuple[Entry, ...]]:
     """Take shares of the entries away from train, class by class.
 
-    Each key has a fixed place in [0, 1); the first share takes the lowest places, the next one those
-    above. A class so small that a share would get none of it gives the next image in line, as long
-    as train keeps one: only there can an added image move another.
+    Each key has a fixed place in [0, 1); the first share takes the lowest places, the next one
+    those above. A class so small that a share would get none of it gives the next image in line, as
+    long as train keeps one: only there can an added image move another.
 
     Args:
         entries: all images, in any order.

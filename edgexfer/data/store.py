@@ -163,7 +163,7 @@ def open_store(
     need, free = _estimate(job), free_memory()
     if cache == "ram" and need > free:
         raise MachineError(
-            f"{dataset.spec}: {split} takes {need / 1e9:.1f} GB decoded, {free / 1e9:.1f} GB are free",
+            f"{dataset.spec}: {split} needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
             "set data.cache: auto, or none",
         )
     if cache == "none" or (cache == "auto" and 2 * need > free):
