@@ -7,7 +7,7 @@ set is judged in ``audit``.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,9 @@ Int64 = npt.NDArray[np.int64]
 
 MOST_BITS = 4
 THUMBNAIL = 16
-# Root mean square of the difference of two thumbnails, as a share of their own contrast: drawings on
-# white have alike hashes and hardly differ in absolute values. Re-encoded copies stay below 0.1.
-_MOST_DIFFERENCE = 0.3
+# Root mean square of the difference of two thumbnails, as a share of their own contrast: drawings
+# on white have alike hashes and differ little in absolute values. Re-encoded copies stay below 0.1.
+_MOST_DIFFERENCE = 0.15
 # With one band more than bits that may differ, one band at least is equal (pigeonhole).
 _BANDS = MOST_BITS + 1
 _ONES_OF_16_BITS = np.array([i.bit_count() for i in range(1 << 16)], np.uint8)
@@ -57,10 +57,6 @@ def similar_groups(hashes: U64, thumbnails: UInt8) -> list[list[int]]:
     Returns:
         Groups of at least two indices, each sorted, in the order of their first index.
     """
-    values, group_of = np.unique(hashes, return_inverse=True)
-    members: dict[int, list[int]] = defaultdict(list)
-    for i, group in enumerate(group_of.tolist()):
-        members[group].append(i)
     leader = list(range(len(hashes)))
 
     def find(i: int) -> int:
@@ -69,22 +65,33 @@ def similar_groups(hashes: U64, thumbnails: UInt8) -> list[list[int]]:
             i = leader[i]
         return i
 
-    def join(firsts: Sequence[int], seconds: Sequence[int]) -> None:
-        close = _alike(thumbnails[firsts], thumbnails[seconds])
-        for i, j in zip(np.array(firsts)[close], np.array(seconds)[close], strict=True):
-            low, high = sorted((find(int(i)), find(int(j))))
+    for left, right in _candidates(hashes):
+        close = _alike(thumbnails[left], thumbnails[right])
+        for i, j in zip(left[close].tolist(), right[close].tolist(), strict=True):
+            low, high = sorted((find(i), find(j)))
             leader[high] = low
-
-    for same in members.values():
-        join(same[:-1], same[1:])
-    for left, right in _near(values):
-        for i, j in zip(left.tolist(), right.tolist(), strict=True):
-            pairs = [(a, b) for a in members[i] for b in members[j]]
-            join([a for a, _ in pairs], [b for _, b in pairs])
     groups: dict[int, list[int]] = defaultdict(list)
     for i in range(len(hashes)):
         groups[find(i)].append(i)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _candidates(hashes: U64) -> Iterator[tuple[Int64, Int64]]:
+    """Yield pairs of images with near hashes.
+
+    Images with equal hashes are paired in a row, those with near ones through the first of each, so
+    that a thousand white pages do not give a million pairs.
+    """
+    values, group_of = np.unique(hashes, return_inverse=True)
+    ranked = np.argsort(group_of, kind="stable")
+    members = np.split(ranked, np.flatnonzero(np.diff(group_of[ranked])) + 1)
+    for same in members:
+        if len(same) > 1:
+            yield same[:-1], same[1:]
+    for one, others in _near(values):
+        for other in others.tolist():
+            a, b = members[one], members[other]
+            yield np.append(a, np.repeat(a[0], len(b))), np.append(np.repeat(b[0], len(a)), b)
 
 
 def _alike(a: UInt8, b: UInt8) -> npt.NDArray[np.bool_]:
@@ -94,8 +101,8 @@ def _alike(a: UInt8, b: UInt8) -> npt.NDArray[np.bool_]:
     return np.asarray(difference <= _MOST_DIFFERENCE * contrast)
 
 
-def _near(values: U64) -> Iterator[tuple[Int64, Int64]]:
-    """Yield pairs of places in sorted, unique hashes that differ in at most ``MOST_BITS`` bits."""
+def _near(values: U64) -> Iterator[tuple[int, Int64]]:
+    """Yield the place of a unique hash, and the places of those at most ``MOST_BITS`` bits away."""
     width = -(-64 // _BANDS)
     for band in range(_BANDS):
         shift = np.uint64(band * width)
@@ -107,8 +114,7 @@ def _near(values: U64) -> Iterator[tuple[Int64, Int64]]:
                 others = bucket[place + 1 :]
                 near = _ones(values[others] ^ values[i]) <= MOST_BITS
                 if near.any():
-                    found = others[near].astype(np.int64)
-                    yield np.full(len(found), i, np.int64), found
+                    yield int(i), others[near]
 
 
 def _ones(values: U64) -> npt.NDArray[np.uint8]:
