@@ -115,7 +115,8 @@ def wilson(correct: int, n: int) -> Tuple[float, float]:
     p = correct / n
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95_TWO_SIDED * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not part 0 of n from 0, nor n of n from 1.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 @dataclass(frozen=True)

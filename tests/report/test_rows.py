@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,8 @@ def test_other_machines_and_settings_are_not_ranked_together(
     part: str, change: dict[str, object]
 ) -> None:
     first, second = make_record(TEACHER, TEACHER_BUNDLE), make_record(STUDENT[0])
-    second = replace(second, **{part: {**getattr(second, part), **change}})
+    changes: dict[str, Any] = {part: {**getattr(second, part), **change}}
+    second = replace(second, **changes)
     groups = group_rows(rows_of(first, second))
     assert [len(g.rows) for g in groups] == [1, 1]
     assert [r.key for g in groups for r in g.rows] == ["A", "B"]
