@@ -14,6 +14,7 @@ takes the first whole one. What the tensors mean is known to ``state.py``.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -29,9 +30,8 @@ from edgexfer.core.files import (
     fsync_dir,
     make_dir,
     read_json,
-    sha256_file,
+    sha256_bytes,
     write_atomic,
-    write_json,
 )
 
 FOLDER = "checkpoints"
@@ -120,11 +120,14 @@ def _write(folder: Path, snapshot: Snapshot, data: bytes) -> Path:
     try:
         with disk_errors(folder):
             temp.mkdir()
-            write_atomic(temp / TENSORS, data)
-            write_json(temp / STATE, dict(snapshot.state))
-            files = {name: _entry(temp / name) for name in (TENSORS, STATE)}
-            manifest = {"schema": SCHEMA, "step": snapshot.step, "files": files}
-            write_json(temp / MANIFEST, manifest)
+            files = {TENSORS: data, STATE: _json(snapshot.state)}
+            for name, content in files.items():
+                _put(temp / name, content)
+            entries = {name: _entry(content) for name, content in files.items()}
+            _put(
+                temp / MANIFEST,
+                _json({"schema": SCHEMA, "step": snapshot.step, "files": entries}),
+            )
             fsync_dir(temp)
             if final.exists():
                 shutil.rmtree(final)
@@ -137,22 +140,40 @@ def _write(folder: Path, snapshot: Snapshot, data: bytes) -> Path:
 
 
 def _read(place: Path) -> Snapshot:
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     manifest = read_json(place / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise DiskError(f"{MANIFEST} is of another schema", "start anew with another --out")
-    for name, entry in manifest["files"].items():
-        if not (place / name).is_file():
-            raise DiskError(f"{name} is missing", "restore it")
-        if _entry(place / name) != entry:
-            raise DiskError(f"{name} differs from {MANIFEST} (size or sha256)", "restore it")
-    tensors = load_file(place / TENSORS)
-    return Snapshot(int(manifest["step"]), tensors, read_json(place / STATE))
+    contents = {
+        name: _checked(place / name, manifest["files"].get(name)) for name in (TENSORS, STATE)
+    }
+    return Snapshot(manifest["step"], load(contents[TENSORS]), json.loads(contents[STATE]))
 
 
-def _entry(place: Path) -> dict[str, Any]:
-    return {"bytes": place.stat().st_size, "sha256": sha256_file(place)}
+def _checked(file: Path, entry: Any) -> bytes:
+    if not file.is_file():
+        raise DiskError(f"{file.name} is missing", "restore it")
+    data = file.read_bytes()
+    if _entry(data) != entry:
+        raise DiskError(f"{file.name} differs from {MANIFEST} (size or sha256)", "restore it")
+    return data
+
+
+def _put(place: Path, data: bytes) -> None:
+    # Without a rename of its own: the whole folder gets its name at once.
+    with place.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(dict(value), indent=2, allow_nan=False).encode()
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": sha256_bytes(data)}
 
 
 def _all(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ kept of it in ``state.py``, where it is kept in ``checkpoint.py``.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import torch
@@ -131,23 +132,25 @@ class _Training:
             return
         train_mode(self.job)
         begun = time.perf_counter()
-        for batch in self.job.feed.epoch(state.epoch, state.step):
-            lr = self.schedule.set(state.optimizer, state.total)
-            outcome = self._step(batch, lr, metrics)
-            if state.ema is not None:
-                state.ema.update(state.total)
-            state.step, state.total = state.step + 1, state.total + 1
-            images = len(batch.labels) * self.here.size
-            metrics.count(images, time.perf_counter() - begun)
-            progress.update(images, f"epoch {state.epoch + 1}  loss {outcome.loss:.3g}")
-            if state.total % self.log_every == 0:
-                self._log(outcome, lr, metrics)
-            if self.here.sum(float(stop.name is not None))[0]:
-                self._save()
-                raise _interrupted(self.job, state, stop.name)
-            if time.monotonic() - self.saved_at >= self.job.section.checkpoint_s:
-                self._save()
-            begun = time.perf_counter()
+        # Closed in any case: the feed's threads must not outlive an error.
+        with closing(self.job.feed.epoch(state.epoch, state.step)) as batches:
+            for batch in batches:
+                lr = self.schedule.set(state.optimizer, state.total)
+                outcome = self._step(batch, lr, metrics)
+                if state.ema is not None:
+                    state.ema.update(state.total)
+                state.step, state.total = state.step + 1, state.total + 1
+                images = len(batch.labels) * self.here.size
+                metrics.count(images, time.perf_counter() - begun)
+                progress.update(images, f"epoch {state.epoch + 1}  loss {outcome.loss:.3g}")
+                if state.total % self.log_every == 0:
+                    self._log(outcome, lr, metrics)
+                if self.here.sum(float(stop.name is not None))[0]:
+                    self._save()
+                    raise _interrupted(self.job, state, stop.name)
+                if time.monotonic() - self.saved_at >= self.job.section.checkpoint_s:
+                    self._save()
+                begun = time.perf_counter()
 
     def end_epoch(self, metrics: Metrics) -> None:
         """Validate, take note of the best epoch, and save."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -68,7 +69,8 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
         return job.section.precision
     known: Mapping[str, Any] | None = job.run.info.lineage.get("precision")
     if known is None:
-        batch = next(iter(job.feed.epoch(0)))
+        with closing(job.feed.epoch(0)) as batches:
+            batch = next(batches)
         pixels, labels = to_device(batch.images, batch.labels, here.device)
         targets = F.one_hot(labels, head_size(job.model)).float()
         steps = job.section.epochs * job.feed.steps_per_epoch

@@ -22,7 +22,7 @@ from tests.training.toy import bits, make_job, make_run
 pytestmark = pytest.mark.torch
 
 # All kinds of state at once: momentum, average, best weights, batch norm, dropout, micro-batches.
-# A checkpoint after every step makes most kills fall into a save.
+# Checkpoints come so often that many kills fall into a save.
 SETTINGS: dict[str, Any] = {
     "ema": 0.9,
     "patience": 3,
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "accumulate": 2,
     "label_smoothing": 0.1,
     "mixup": 0.2,
-    "checkpoint_s": 0.0,
+    "checkpoint_s": 0.03,
 }
 
 
@@ -157,7 +157,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt), make_run(path) as run:
-        job = make_job(run, **SETTINGS)
+        job = make_job(run, **{**SETTINGS, "checkpoint_s": 0.0})
         inner = _signal_at_call(job.objective, 26, signal.SIGINT)
         job.objective = _signal_at_call(inner, 26, signal.SIGINT)
         fit(job)
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(DiskError) as caught, make_run(path) as run:
-        job = make_job(run, **SETTINGS)
+        job = make_job(run, **{**SETTINGS, "checkpoint_s": 0.0})
         job.objective = _limit_files_at_call(job.objective, 2 * 13)
         with _files_limited_again():
             fit(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Feed:
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.steps_per_epoch = count // batch_size
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         generator = torch.Generator().manual_seed(epoch)
         order = torch.randperm(len(self.labels), generator=generator)
         for step in range(start_step, self.steps_per_epoch):

@@ -1,0 +1,46 @@
+"""One process of a distributed training, started by torchrun: RUN_FOLDER and how to behave."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
+from edgexfer.training.distributed import joined
+from edgexfer.training.loop import fit
+from tests.training.toy import Feed, Net, make_job
+
+
+def main(path: Path, behaviour: str) -> None:
+    torch.set_num_threads(1)
+    with joined(timeout_s=20) as here:
+        info = RunInfo(SCHEMA, "finetune", "running", {}, {}, "0" * 64)
+        with open_run(path, info, leader=here.leader) as run:
+            torch.manual_seed(0)
+            job = make_job(run, Net(norm=False, dropout=0.0), ema=0.9, accumulate=2)
+            feed: Any = Feed(job.section.batch_size, rank=here.rank, world=here.size)
+            job.feed = feed
+            if behaviour == "fail" and here.rank == 1:
+                job.objective = _failing_at_call(job.objective, 25)
+            result = fit(job)
+            if here.leader:
+                run.set(status="done", result={"top1_pct": result.val_top1_pct})
+
+
+def _failing_at_call(objective: Any, call: int) -> Callable[..., Any]:
+    calls = iter(range(1, 10**6))
+
+    def failing(*args: Any) -> Any:
+        if next(calls) == call:
+            raise ValueError("this rank breaks")
+        return objective(*args)
+
+    return failing
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,106 @@
+"""Two processes under torchrun train like one; one that breaks ends the job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgexfer.core.errors import MachineError, TrainingError
+from edgexfer.core.rundir import read_events, read_run
+from edgexfer.training import checkpoint
+from edgexfer.training.distributed import World, joined, lost_contact, world
+from tests.training.ddp_worker import main
+
+pytestmark = pytest.mark.torch
+
+# Sums of gradients over two processes round differently than over one.
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4
+
+
+def torchrun(processes: int, path: Path, behaviour: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "-m", "tests.training.ddp_worker"]
+    return subprocess.run(
+        [*command, str(path), behaviour],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def losses(path: Path) -> list[float]:
+    return [e["loss"] for e in read_events(path) if e["event"] == "train"]
+
+
+def final_weights(path: Path) -> dict[str, torch.Tensor]:
+    newest = max((path / checkpoint.FOLDER).glob("step-*"))
+    tensors = load_file(newest / checkpoint.TENSORS)
+    return {n: t for n, t in tensors.items() if n.startswith(("model.", "ema."))}
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    main(tmp_path / "1", "train")
+    done = torchrun(2, tmp_path / "2", "train")
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == len(two) == 40
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < LOSS_TOLERANCE
+    assert one[-1] < 0.5 * one[0]
+    mine, others = final_weights(tmp_path / "1"), final_weights(tmp_path / "2")
+    for name, tensor in mine.items():
+        torch.testing.assert_close(others[name], tensor, rtol=0, atol=WEIGHT_TOLERANCE)
+    results = [read_run(tmp_path / p).result["top1_pct"] for p in ("1", "2")]
+    assert results[0] == pytest.approx(results[1], abs=1.0)
+
+
+def test_a_process_that_breaks_ends_the_job_with_its_checkpoints_intact(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = torchrun(2, tmp_path / "run", "fail")
+    assert done.returncode != 0
+    assert time.monotonic() - start < 60
+    assert "this rank breaks" in done.stderr
+    snapshot, skipped = checkpoint.newest(tmp_path / "run")
+    assert snapshot is not None and snapshot.step == 10 and not skipped
+
+
+def test_alone_is_a_world_of_one() -> None:
+    with joined() as here:
+        assert (here.rank, here.size, here.leader) == (0, 1, True)
+    assert here.sum(1.0, 2.5) == [1.0, 2.5]
+    assert world().share({"a": 1}) == {"a": 1}
+
+
+def test_others_that_cannot_be_reached_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MachineError) as caught, joined(timeout_s=1):
+        pass
+    assert "torchrun: rank 1 cannot join the others" in caught.value.what
+    assert "torchrun" in caught.value.fix
+
+
+def test_a_lost_process_is_one_line() -> None:
+    with pytest.raises(TrainingError) as caught, lost_contact(World(rank=1, size=2)):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    assert "rank 1: another process has ended or hangs" in caught.value.what
+    assert "same command again" in caught.value.fix
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), lost_contact(World(rank=1, size=2)):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
