@@ -29,7 +29,7 @@ def _marked(names: tuple[str, ...]) -> list[object]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {
-        name: writer(folder / f"{name}{suffix}")  # type: ignore[operator]
+        name: writer(folder / f"{name}{suffix}")
         for name, (writer, suffix) in WRITERS.items()
     }
 

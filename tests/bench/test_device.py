@@ -1,0 +1,124 @@
+"""Facts are read from the files of boards that are not here, laid out below a root."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgexfer.bench.device import facts, interpreter
+from edgexfer.bench.watch import Watch, reference_ns
+
+PI5 = {
+    "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\n"
+    "Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp asimddp\n"
+    "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n",
+    "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\x00",
+    "proc/meminfo": "MemTotal:        8256000 kB\nMemFree: 1 kB\n",
+    "proc/loadavg": "0.25 0.10 0.05 1/200 999\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2400000\n",
+    "etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+}
+JETSON = {
+    "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd42\n",
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\x00",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
+}
+
+
+def _board(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return root
+
+
+def test_a_raspberry_pi(tmp_path: Path) -> None:
+    found = facts(_board(tmp_path, PI5))
+    assert found["board"] == "Raspberry Pi 5 Model B Rev 1.0"
+    assert found["cpu"] == "Cortex-A76"
+    assert found["cpu_flags"] == ["asimd", "asimddp", "asimdhp", "fphp"]
+    assert found["memory_bytes"] == 8256000 * 1024
+    assert (found["governor"], found["max_mhz"], found["load1"]) == ("ondemand", 2400, 0.25)
+    assert found["os"] == "Debian GNU/Linux 12 (bookworm)"
+    assert found["l4t"] is None
+    assert "not a Jetson" in found["absent"]["l4t"]
+
+
+def test_a_jetson_and_the_name_of_its_power_mode(tmp_path: Path) -> None:
+    root = _board(tmp_path, JETSON)
+    tool = root / "usr/sbin/nvpmodel"
+    tool.parent.mkdir(parents=True)
+    tool.write_text('#!/bin/sh\n[ "$1" = -q ] && printf "NV Power Mode: MAXN_SUPER\\n2\\n"\n')
+    tool.chmod(0o755)
+    found = facts(root)
+    assert (found["l4t"], found["power_mode"]) == ("36.4.3", "MAXN_SUPER")
+    assert found["cpu"] == "Cortex-A78AE"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"), [("exit 1", "names no mode"), (None, "does not answer")]
+)
+def test_a_power_mode_that_cannot_be_read(tmp_path: Path, script: str | None, reason: str) -> None:
+    tool = tmp_path / "usr/sbin/nvpmodel"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\n{script}\n" if script else "not a program")
+    if script:
+        tool.chmod(0o755)
+    found = facts(tmp_path)
+    assert found["power_mode"] is None
+    assert reason in found["absent"]["power_mode"]
+
+
+def test_on_an_empty_root_every_absent_fact_has_its_reason(tmp_path: Path) -> None:
+    found = facts(tmp_path)
+    absent = found["absent"]
+    names = {"cpu", "cpu_flags", "memory_bytes", "governor", "max_mhz", "load1", "board", "l4t"}
+    assert names | {"power_mode", "container"} == set(absent)
+    assert all(found[name] is None and reason for name, reason in absent.items())
+
+
+def test_a_container_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".dockerenv").touch()
+    assert facts(tmp_path)["container"] == "docker"
+
+
+def test_variables_that_change_the_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    assert facts()["environment"]["OMP_NUM_THREADS"] == "3"
+    assert "SECRET_TOKEN" not in facts()["environment"]
+
+
+def test_this_machine_can_be_told_as_json() -> None:
+    found = json.loads(json.dumps(facts(), allow_nan=False))
+    assert found["cores"] >= found["usable_cores"] >= 1
+    assert found["machine"]
+    assert interpreter()["executable"]
+
+
+def test_the_watch_subtracts_what_the_process_itself_used(tmp_path: Path) -> None:
+    stat = tmp_path / "proc/stat"
+    stat.parent.mkdir()
+    stat.write_text("cpu 0 0 0 0 0 0 0 0 0 0\n")
+    watch = Watch(tmp_path)
+    stat.write_text("cpu 500 0 0 480 0 0 0 20 0 0\n")
+    noise = watch.finish()
+    assert noise.steal_pct == 2.0
+    # 500 of 1000 ticks were busy; this process had a few of them for itself.
+    assert noise.foreign_pct is not None
+    assert 40.0 < noise.foreign_pct <= 50.0
+    assert noise.reference_before_ns > 0
+    assert noise.reference_after_ns > 0
+
+
+def test_without_proc_the_watch_says_nothing_of_load(tmp_path: Path) -> None:
+    noise = Watch(tmp_path).finish()
+    assert (noise.foreign_pct, noise.steal_pct) == (None, None)
+
+
+def test_the_reference_kernel_is_real_work() -> None:
+    assert reference_ns() > 10_000

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgexfer.bench.job import SCHEMA, Failure, Job, Result, run_job
+from edgexfer.bench.suite import Settings, interleave, judge, run_suite, spread_pct
+from edgexfer.core.bundle import read_manifest
+from edgexfer.core.record import read_record, write_record
+from edgexfer.core.stats import quantile
+from tests.bundles import make_bundle
+
+FAST = Settings(processes=2, seconds=0.01, samples=100, threads=1, seed=0)
+MakeJob = Callable[..., Job]
+
+
+def test_the_order_is_random_by_round_and_fixed_by_its_seed() -> None:
+    names = ["a", "b", "c", "d"]
+    order = interleave(names, 50, seed=3)
+    assert order == interleave(names, 50, seed=3)
+    assert order != interleave(names, 50, seed=4)
+    rounds = [tuple(order[i : i + 4]) for i in range(0, 200, 4)]
+    assert all(sorted(r) == names for r in rounds)
+    assert len(set(rounds)) > 10
+    assert min(Counter(r[0] for r in rounds).values()) > 3
+
+
+def test_a_record_holds_all_samples_and_their_quantiles(bundle: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(bundle)
+    jobs = []
+
+    def execute(job: Job) -> Result:
+        jobs.append(job)
+        return run_job(job)
+
+    ((artefact, record),) = run_suite(bundle, manifest, manifest.artefacts, FAST, execute)
+    assert artefact.name == "x86-null-fp32"
+    assert record.status in ("ok", "partial")
+    assert [job.accuracy for job in jobs] == [True, False]
+    assert [run.order for run in record.processes] == [0, 1]
+    pooled = [ns for run in record.processes for ns in run.infer_ns]
+    assert record.latency["p90"] == quantile(pooled, 0.9)
+    assert record.latency["p90"].n == len(pooled)
+    assert set(record.stages) == {"pre", "post"}
+    assert record.accuracy is not None
+    assert record.settings["warmup_s"] == 0.04
+    assert record.artefact["size_bytes"] == (bundle / "models/null-fp32.npz").stat().st_size
+    assert record.bundle["manifest_sha256"]
+    assert any("measured in 2 processes" in text for text in record.warnings)
+    write_record(tmp_path / "record.json", record)
+    assert read_record(tmp_path / "record.json") == record
+
+
+@pytest.mark.ort
+def test_a_failed_artefact_is_not_tried_again_and_stops_no_other(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["null-fp32", "onnxruntime-fp32"])
+    manifest = read_manifest(bundle)
+    counts: Counter[str] = Counter()
+
+    def execute(job: Job) -> Result:
+        counts[job.artefact] += 1
+        if job.artefact == "x86-onnxruntime-fp32":
+            return Result(SCHEMA, job, Failure("it broke", "mend it", 3))
+        return run_job(job)
+
+    records = {
+        artefact.name: record
+        for artefact, record in run_suite(bundle, manifest, manifest.artefacts, FAST, execute)
+    }
+    assert counts == {"x86-null-fp32": 2, "x86-onnxruntime-fp32": 1}
+    failed = records["x86-onnxruntime-fp32"]
+    assert (failed.status, failed.reasons) == ("failed", ("it broke; fix: mend it",))
+    assert failed.latency["p50"].value is None
+    assert failed.absent["accuracy"] == "the job failed"
+    assert records["x86-null-fp32"].status in ("ok", "partial")
+
+
+def _result(job: Job, doubts: tuple[str, ...] = (), invalid: tuple[str, ...] = ()) -> Result:
+    return dataclasses.replace(run_job(job), doubts=doubts, invalid=invalid)
+
+
+def test_the_status_is_the_worst_that_was_found(make_job: MakeJob) -> None:
+    good = _result(make_job())
+    assert judge([good]) == ("ok", ())
+    doubtful = _result(make_job(), doubts=("busy machine: 31 %",))
+    again = _result(make_job(), doubts=("busy machine: 45 %",))
+    assert judge([good, doubtful, again]) == (
+        "partial",
+        ("busy machine: 31 % (in 2 of 3 processes)",),
+    )
+    wrong = _result(make_job(), invalid=("other bits",))
+    assert judge([doubtful, wrong]) == ("invalid", ("other bits (in 1 of 2 processes)",))
+
+
+def test_too_few_samples_are_said(make_job: MakeJob) -> None:
+    few = run_job(make_job(samples=20, seconds=1e-9))
+    few = dataclasses.replace(few, doubts=())
+    assert judge([few]) == ("partial", ("20 samples are too few to bound p90, which takes 44",))
+
+
+def test_the_spread_compares_medians(make_job: MakeJob) -> None:
+    run = run_job(make_job()).run
+    assert run is not None
+    runs = [dataclasses.replace(run, infer_ns=(n,) * 5) for n in (100, 110, 105)]
+    assert spread_pct(runs) == pytest.approx(10.0)
+    assert spread_pct(runs[:1]) is None
