@@ -45,6 +45,7 @@ INT8 = {"sqnr_db": 5.0, "agreement_pct": 80.0}
 INT8_USUAL = {"sqnr_db": 20.0, "agreement_pct": 98.0}
 # Two classes nearer than this share of the largest output are a tie, which rounding may turn.
 _TIE = 1e-5
+# Images that the trainer's model gets at once; it bounds memory whatever their size.
 _PIXELS_AT_ONCE = 32 * 128 * 128
 
 
@@ -53,10 +54,11 @@ class Probe:
     """What every hop is fed with.
 
     Attributes:
-        images: the bundle's evaluation images, uint8 (N, H, W, 3), RGB; they go in batches.
+        images: the bundle's evaluation images, uint8 (N, H, W, 3), RGB; artefacts get them one by
+            one, as a benchmark feeds them.
         labels: their classes, int64 (N,).
-        synthetic: images at the ends of the range, of the same kind; they go one by one, so that
-            both a batch of one and a larger one are tried.
+        synthetic: images at the ends of the range, of the same kind; artefacts get them at once,
+            so that both a batch of one and a larger one are tried.
         preprocess: the model's, as the bundle will carry it.
     """
 
@@ -64,12 +66,6 @@ class Probe:
     labels: npt.NDArray[np.int64]
     synthetic: UInt8
     preprocess: Preprocess
-
-    @property
-    def batch(self) -> int:
-        """How many images go at once; it bounds memory whatever the model's resolution."""
-        height, width = self.preprocess.size
-        return max(2, _PIXELS_AT_ONCE // (height * width))
 
 
 @dataclass(frozen=True)
@@ -117,8 +113,10 @@ def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> 
         probe: the images.
     """
     fed = PixelModel(model, preprocess).eval()
+    height, width = preprocess.size
+    batch = max(1, _PIXELS_AT_ONCE // (height * width))
 
-    def run(images: UInt8, batch: int) -> Float32:
+    def run(images: UInt8) -> Float32:
         parts = []
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2)
@@ -126,14 +124,14 @@ def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> 
         return np.concatenate(parts)
 
     with torch.inference_mode():
-        return Logits(run(probe.images, probe.batch), run(probe.synthetic, 1))
+        return Logits(run(probe.images), run(probe.synthetic))
 
 
 def session_logits(session: Session, probe: Probe) -> Logits:
     """Run a loaded artefact as a device feeds it."""
     return Logits(
-        predict(session, probe.images, probe.preprocess, probe.batch),
-        predict(session, probe.synthetic, probe.preprocess),
+        predict(session, probe.images, probe.preprocess),
+        predict(session, probe.synthetic, probe.preprocess, batch=len(probe.synthetic)),
     )
 
 
