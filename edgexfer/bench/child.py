@@ -63,15 +63,16 @@ def run_child(argv: Sequence[str], timeout_s: float) -> Completed:
         raise BackendError(
             f"{argv[0]}: cannot be started ({error.strerror})", "check it"
         ) from error
-    try:
-        stdout, stderr = child.communicate(timeout=timeout_s)
-        return Completed(argv, child.returncode, stdout, stderr)
-    except subprocess.TimeoutExpired:
-        _kill_group(child)
-        stdout, stderr = child.communicate()
-        return Completed(argv, None, stdout, stderr)
-    finally:
-        _kill_group(child)
+    with child:  # closes the pipes, whatever happens
+        try:
+            stdout, stderr = child.communicate(timeout=timeout_s)
+            return Completed(argv, child.returncode, stdout, stderr)
+        except subprocess.TimeoutExpired:
+            _kill_group(child)
+            stdout, stderr = child.communicate()
+            return Completed(argv, None, stdout, stderr)
+        finally:
+            _kill_group(child)
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:

@@ -1,0 +1,87 @@
+"""The verbs of the device's own command line, in this process and as the packed file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgexfer.bench.__main__ import main
+from edgexfer.bench.job import Job, Result
+from edgexfer.core.codec import decode, encode
+from edgexfer.core.files import read_json, write_json
+from edgexfer.core.record import read_record
+from edgexfer.remote.pack import pack_device_side
+
+MakeJob = Callable[..., Job]
+
+
+def test_facts_are_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["facts"]) == 0
+    assert json.loads(capsys.readouterr().out)["cores"] >= 1
+
+
+def test_verify_says_each_finding(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["ok", "files"],
+        ["ok", "preprocess"],
+        ["ok", "x86-null-fp32"],
+    ]
+
+
+def test_a_damaged_bundle_is_two_lines_and_exit_2(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "data/labels.npy").unlink()
+    for argv in (["verify", str(bundle)], ["run", str(bundle), "--out", str(bundle.parent / "o")]):
+        assert main(argv) == 2
+        what, fix = capsys.readouterr().err.splitlines()
+        assert what.startswith("error: ")
+        assert "labels.npy: is missing" in what
+        assert fix.startswith("fix: export the bundle again")
+
+
+def test_a_job_writes_its_result(tmp_path: Path, make_job: MakeJob) -> None:
+    write_json(tmp_path / "job.json", encode(make_job()))
+    assert main(["bench", str(tmp_path / "job.json"), "--out", str(tmp_path / "r.json")]) == 0
+    result = decode(Result, read_json(tmp_path / "r.json"), "result")
+    assert result.run is not None
+
+
+def test_a_job_that_failed_has_a_result_and_its_exit_code(
+    tmp_path: Path, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "job.json", encode(make_job(artefact="none")))
+    assert main(["bench", str(tmp_path / "job.json"), "--out", str(tmp_path / "r.json")]) == 2
+    assert decode(Result, read_json(tmp_path / "r.json"), "result").failure is not None
+    assert "artefact 'none' is not in the bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["run"], ["run", "b", "--processes", "0"], ["nonsense"]])
+def test_wrong_usage_is_exit_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert "usage: edgexfer.pyz" in capsys.readouterr().err
+
+
+def test_on_a_board_one_command_measures_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    program = pack_device_side(tmp_path / "edgexfer.pyz")
+    fast = ["--processes", "2", "--seconds", "0.01", "--samples", "50"]
+    argv = [sys.executable, str(program), "run", str(bundle), "--out", "out", *fast]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out/x86-null-fp32.json  ")
+    record = read_record(tmp_path / "out/x86-null-fp32.json")
+    assert len(record.processes) == 2
+    assert record.accuracy is not None

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgexfer.bench.verify import Finding, verify_bundle
+from edgexfer.core.bundle import FileEntry, read_manifest, seal
+from edgexfer.core.errors import BundleError
+from tests.bundles import reseal
+
+HERE = platform.machine()
+
+
+def _by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
+
+
+def test_a_whole_bundle_is_found_whole(bundle: Path) -> None:
+    found = _by_name(verify_bundle(bundle, HERE))
+    assert list(found) == ["files", "preprocess", "x86-null-fp32"]
+    assert {finding.status for finding in found.values()} == {"ok"}
+    assert "equal to the bit, 100 % agreement" in found["x86-null-fp32"].detail
+
+
+def _flip(bundle: Path) -> None:
+    place = bundle / "models/null-fp32.npz"
+    content = bytearray(place.read_bytes())
+    content[100] ^= 1
+    place.write_bytes(content)
+
+
+def _link(bundle: Path) -> None:
+    place = bundle / "data/labels.npy"
+    place.rename(bundle.parent / "labels.npy")
+    place.symlink_to(bundle.parent / "labels.npy")
+
+
+def _climb(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    bad = FileEntry("../outside", 0, "0" * 64)
+    seal(bundle, dataclasses.replace(manifest, files=(*manifest.files, bad)))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped bit": (_flip, r"null-fp32\.npz: differs from the manifest"),
+    "missing file": (lambda b: (b / "data/golden.npy").unlink(), r"golden\.npy: is missing"),
+    "foreign file": (lambda b: (b / "extra").touch(), "extra: is not listed"),
+    "symbolic link": (_link, r"labels\.npy: is a symbolic link"),
+    "path that climbs": (_climb, r"unsafe path '\.\./outside'"),
+    "cut short": (lambda b: os.truncate(b / "data/images.npy", 99), r"images\.npy: differs"),
+    "no manifest": (lambda b: (b / "manifest.json").unlink(), "is not a sealed bundle"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_bundle_is_refused_before_anything_is_loaded(bundle: Path, name: str) -> None:
+    damage, text = DAMAGE[name]
+    damage(bundle)
+    with pytest.raises(BundleError, match=text) as caught:
+        verify_bundle(bundle, HERE)
+    assert caught.value.exit_code == 2
+
+
+def test_wrong_golden_outputs_are_a_finding(bundle: Path) -> None:
+    place = bundle / "data/null-fp32.npy"
+    np.save(place, -np.load(place))
+    reseal(bundle, read_manifest(bundle))
+    found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
+    assert found.status == "failed"
+    assert "dB from its golden outputs" in found.detail
+    assert "runtime's version" in found.fix
+
+
+def test_labels_outside_the_classes_are_a_finding(bundle: Path) -> None:
+    place = bundle / "data/labels.npy"
+    np.save(place, np.load(place) + 1)
+    reseal(bundle, read_manifest(bundle))
+    found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
+    assert found.status == "failed"
+    assert "labels outside 0..2" in found.detail
+
+
+def test_images_of_another_size_are_a_finding(bundle: Path) -> None:
+    np.save(bundle / "data/images.npy", np.zeros((80, 8, 8, 3), np.uint8))
+    reseal(bundle, read_manifest(bundle))
+    found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
+    assert found.status == "failed"
+    assert "is uint8 (80, 8, 8, 3)" in found.detail
+
+
+def test_an_artefact_for_another_machine_is_skipped(bundle: Path) -> None:
+    found = _by_name(verify_bundle(bundle, "riscv64"))["x86-null-fp32"]
+    assert (found.status, found.detail) == ("skipped", f"is for {HERE}, this is riscv64")
+
+
+def test_an_artefact_whose_runtime_is_missing_is_skipped(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    other = dataclasses.replace(manifest.artefacts[0], backend="tensorrt")
+    reseal(bundle, dataclasses.replace(manifest, artefacts=(other,)))
+    found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
+    assert found.status == "skipped"
+    assert "backend tensorrt" in found.detail
+
+
+def test_a_file_that_the_runtime_refuses_is_a_finding(bundle: Path) -> None:
+    (bundle / "models/null-fp32.npz").write_bytes(b"sealed, and still no artefact")
+    reseal(bundle, read_manifest(bundle))
+    found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
+    assert found.status == "failed"
+    assert "is no artefact of the null backend" in found.detail
+
+
+def test_without_golden_outputs_there_is_nothing_to_compare(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    bare = dataclasses.replace(manifest.artefacts[0], golden=None)
+    reseal(bundle, dataclasses.replace(manifest, artefacts=(bare,)))
+    found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
+    assert (found.status, found.detail) == ("skipped", "the bundle has no golden outputs for it")

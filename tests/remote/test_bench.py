@@ -1,0 +1,133 @@
+"""``bench_bundle`` with real processes, real runtimes, through the local transport."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgexfer.bench.child import Completed
+from edgexfer.core.bundle import read_manifest
+from edgexfer.core.errors import BackendError, BundleError, Interrupted
+from edgexfer.core.record import read_record
+from edgexfer.recipe import BenchSection
+from edgexfer.remote.bench import bench_bundle
+from edgexfer.remote.transport import Local
+from tests.bundles import make_bundle, reseal
+
+FAST = BenchSection(processes=2, seconds=0.01, samples=50, threads=1)
+ONCE = BenchSection(processes=1, seconds=0.01, samples=50, threads=1)
+
+
+@pytest.mark.ort
+@pytest.mark.ov
+def test_every_artefact_gets_a_record_and_none_loads_torch(tmp_path: Path) -> None:
+    kinds = ["null-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-int8"]
+    bundle = make_bundle(tmp_path / "bundle", kinds)
+    paths = bench_bundle(bundle, targets=None, section=FAST, out=tmp_path / "out")
+    records = [read_record(path) for path in paths]
+    assert [path.stem for path in paths] == [a.name for a in read_manifest(bundle).artefacts]
+    assert {record.status for record in records} <= {"ok", "partial"}
+    assert [r.active["loaded"] for r in records] == [
+        [],
+        ["onnxruntime"],
+        ["onnxruntime"],
+        ["openvino"],
+    ]
+    assert [r.active["precision"] for r in records] == ["fp32", "fp32", "int8", "int8"]
+    orders = sorted(run.order for record in records for run in record.processes)
+    assert orders == list(range(8))
+    assert all(r.accuracy is not None and r.accuracy.n == 80 for r in records)
+
+
+@pytest.mark.torch
+def test_the_eager_reference_loads_torch_and_nothing_beside_it(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["torch-fp32"])
+    (path,) = bench_bundle(bundle, targets=["x86-torch"], section=ONCE, out=tmp_path / "out")
+    record = read_record(path)
+    assert record.status in ("ok", "partial"), record.reasons
+    assert record.active["loaded"] == ["torch"]
+    assert record.active["provider"] == "torch eager, CPU"
+
+
+@pytest.mark.ort
+def test_one_bad_artefact_is_a_record_and_stops_no_other(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["onnxruntime-fp32", "null-fp32"])
+    (bundle / "models/onnxruntime-fp32.onnx").write_bytes(b"no ONNX at all")
+    reseal(bundle, read_manifest(bundle))
+    bad, good = bench_bundle(bundle, targets=None, section=FAST, out=tmp_path / "out")
+    record = read_record(bad)
+    assert record.status == "failed"
+    assert "ONNX Runtime cannot load it" in record.reasons[0]
+    assert "fix: " in record.reasons[0]
+    assert record.processes == ()
+    assert read_record(good).status in ("ok", "partial")
+
+
+def test_wrong_golden_outputs_make_a_failed_record(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    golden = bundle / "data/null-fp32.npy"
+    np.save(golden, np.load(golden)[:, ::-1].copy())
+    reseal(bundle, read_manifest(bundle))
+    (path,) = bench_bundle(bundle, targets=None, section=ONCE, out=tmp_path / "out")
+    assert "from its golden outputs" in read_record(path).reasons[0]
+
+
+def test_a_process_that_is_killed_makes_a_failed_record(tmp_path: Path) -> None:
+    class Killed(Local):
+        def run(self, argv: object, *, timeout_s: float) -> Completed:
+            assert isinstance(argv, list)
+            if "bench" not in argv:
+                return super().run(argv, timeout_s=timeout_s)
+            code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+            return super().run([sys.executable, "-c", code], timeout_s=timeout_s)
+
+    (path,) = bench_bundle(
+        make_bundle(tmp_path / "bundle"),
+        targets=None,
+        section=ONCE,
+        out=tmp_path / "out",
+        transport=Killed,
+    )
+    assert "its process was killed by SIGSEGV" in read_record(path).reasons[0]
+
+
+def test_a_damaged_bundle_is_refused_before_any_process_starts(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    (bundle / "data/labels.npy").unlink()
+    with pytest.raises(BundleError, match=r"labels\.npy: is missing"):
+        bench_bundle(bundle, targets=None, section=ONCE, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_for_another_machine_is_exit_3(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", machines={"null": "riscv64"})
+    for targets in (["x86-null"], None):
+        with pytest.raises(BackendError, match="riscv64") as caught:
+            bench_bundle(bundle, targets=targets, section=ONCE, out=tmp_path / "out")
+        assert caught.value.exit_code == 3
+
+
+@pytest.mark.ort
+def test_an_interrupt_keeps_the_records_that_are_complete(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["null-fp32", "onnxruntime-fp32"])
+    out = tmp_path / "out"
+
+    def interrupt() -> None:
+        while not list(out.glob("*.json")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    long = BenchSection(processes=1, seconds=3.0, samples=9_999, threads=1)
+    with pytest.raises(Interrupted, match="1 of 2 records are in") as caught:
+        bench_bundle(bundle, targets=None, section=long, out=out)
+    assert caught.value.exit_code == 130
+    (path,) = out.iterdir()
+    assert read_record(path).status in ("ok", "partial")

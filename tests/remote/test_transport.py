@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgexfer.bench.child import Completed
+from edgexfer.core.errors import BackendError
+from edgexfer.remote.transport import Local, checked
+
+
+def test_what_is_here_already_is_not_copied(tmp_path: Path) -> None:
+    source = tmp_path / "bundle"
+    source.mkdir()
+    way = Local(tmp_path / "scratch")
+    assert way.push(source) == str(source)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_pull_brings_a_file_and_says_when_there_is_none(tmp_path: Path) -> None:
+    way = Local(tmp_path)
+    there = Path(way.scratch("r.json"))
+    there.write_text("{}")
+    assert way.pull(str(there), there)
+    assert way.pull(str(there), tmp_path / "copy.json")
+    assert (tmp_path / "copy.json").read_text() == "{}"
+    assert not way.pull(way.scratch("none"), tmp_path / "none")
+
+
+def test_the_environment_of_the_host_does_not_leak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    way = Local(tmp_path)
+    done = way.run([*way.python, "-c", "import numpy, sys; print(sys.executable)"], timeout_s=30)
+    assert done.code == 0, done.stderr
+    assert done.stdout.strip() == sys.executable
+
+
+def test_a_device_side_that_does_not_run_says_why(tmp_path: Path) -> None:
+    way = Local(tmp_path)
+    assert checked(Completed([], 0, "text", ""), way) == "text"
+    with pytest.raises(BackendError, match=r"this machine: .* \(SyntaxError: x\)") as caught:
+        checked(Completed([], 1, "", "Traceback\nSyntaxError: x\n"), way)
+    assert sys.executable in caught.value.fix
+    with pytest.raises(BackendError, match=r"\(exit code None\)"):
+        checked(Completed([], None, "", ""), way)
