@@ -7,11 +7,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import edgexfer
+from edgexfer.bench.job import Job
+from edgexfer.core.codec import encode
+from edgexfer.core.files import read_json, write_json
 from edgexfer.remote.pack import pack_device_side
 
 PACKAGE = Path(edgexfer.__file__).parent
@@ -133,11 +137,20 @@ def _is_breach(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in ("removeprefix", "removesuffix")
 
 
-def test_the_packed_file_runs_on_python_3_8(tmp_path: Path) -> None:
+def test_the_packed_file_runs_on_python_3_8(
+    bundle: Path, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
     python = shutil.which("python3.8")
     if python is None or subprocess.run([python, "-V"], capture_output=True).returncode:
         pytest.skip("no Python 3.8 is here")
-    program = pack_device_side(tmp_path / "edgexfer.pyz")
-    done = subprocess.run([python, "-E", str(program), "facts"], capture_output=True, text=True)
+    program = [python, "-I", str(pack_device_side(tmp_path / "edgexfer.pyz"))]
+    done = subprocess.run([*program, "facts"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"python": "3.8.' in done.stdout
+    # Job, manifest and profile are decoded by their annotations before numpy is asked for.
+    write_json(tmp_path / "job.json", encode(make_job()))
+    argv = [*program, "bench", str(tmp_path / "job.json"), "--out", str(tmp_path / "r.json")]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode in (0, 3), done.stderr
+    failure = read_json(tmp_path / "r.json")["failure"]
+    assert failure is None or "numpy cannot be imported" in failure["what"]

@@ -12,7 +12,6 @@ import pytest
 
 import edgexfer
 from edgexfer.core.errors import DiskError
-from edgexfer.remote import pack
 from edgexfer.remote.pack import pack_device_side
 
 
@@ -23,7 +22,7 @@ def test_equal_sources_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     for path in copy.rglob("*.py"):
         os.utime(path, (time.time() + 1000,) * 2)
         path.chmod(0o600)
-    monkeypatch.setattr(pack.edgexfer, "__file__", str(copy / "__init__.py"))
+    monkeypatch.setattr(edgexfer, "__file__", str(copy / "__init__.py"))
     assert pack_device_side(tmp_path / "b.pyz").read_bytes() == first
 
 
