@@ -111,7 +111,10 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     bench = state.make(
         "bench",
         [sealed, encode(recipe.bench)],
-        lambda place: bench_bundle(bundles, targets=None, section=recipe.bench, out=place),
+        lambda place: [
+            bench_bundle(bundle, targets=None, section=recipe.bench, out=place)
+            for bundle in bundles
+        ],
     )
 
     # 5. The report.

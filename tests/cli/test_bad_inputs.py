@@ -1,0 +1,138 @@
+"""Bad inputs: the right exit code, two lines that name the place and the mend, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgexfer.cli import run
+from tests.cli import bad
+from tests.cli.bad import Place
+
+#: What is spoilt, the exit code, and words that the two lines must hold.
+CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
+    (bad.data_missing, 2, ("nowhere",)),
+    (bad.data_empty, 2, ("pictures", "class")),
+    (bad.data_one_class, 2, ("cats",)),
+    (bad.data_empty_class, 2, ("emus",)),
+    (bad.data_one_image, 2, ("emus",)),
+    (bad.data_case_only, 2, ("Cats", "cats")),
+    (bad.data_class_only_in_val, 2, ("mauve", "val")),
+    (bad.data_corrupt_val, 2, ("val/red/00.png",)),
+    (bad.data_bomb, 2, ("red/00.png",)),
+    (bad.data_text_as_image, 2, ("red",)),
+    (bad.data_truncated_tar, 2, ("cut.tar.gz",)),
+    (bad.data_tar_climbs, 2, ("climbs.tar", "../red")),
+    (bad.data_torchvision_unknown, 2, ("CIFAR11", "CIFAR10")),
+    (bad.data_is_a_file, 2, ("photos.zip",)),
+    (bad.model_unknown, 2, ("resnt20", "resnet20")),
+    (bad.model_pretrained_offline, 3, ("resnet18", "--weights")),
+    (bad.weights_missing, 2, ("no.safetensors",)),
+    (bad.weights_empty, 2, ("empty.safetensors",)),
+    (bad.weights_text, 2, ("text.safetensors",)),
+    (bad.weights_truncated, 2, ("cut.safetensors",)),
+    (bad.weights_pickle, 2, ("evil.pth",)),
+    (bad.weights_of_another_model, 2, ("weights.safetensors",)),
+    (bad.strategy_unknown, 2, ("'ful'", "full")),
+    (bad.strategy_without_weights, 2, ("probe", "--weights")),
+    (bad.strategy_scratch_with_weights, 2, ("scratch",)),
+    (bad.layer_unknown, 2, ("layer9", "layer3")),
+    (bad.option_unknown, 2, ("--epoch", "edgexfer finetune --help")),
+    (bad.option_out_of_range, 2, ("lr is -1",)),
+    (bad.temperature_zero, 2, ("temperature is 0",)),
+    (bad.weight_negative, 2, ("w_soft is -0.5",)),
+    (bad.weights_both_zero, 2, ("w_soft and w_hard",)),
+    (bad.loss_unknown, 2, ("'kl'", "kd")),
+    (bad.recipe_missing, 2, ("no.yaml",)),
+    (bad.recipe_wrong_key, 2, ("data.limt", "line 2", "'limit'")),
+    (bad.recipe_wrong_type, 2, ("student.train.epochs", "line 5", "integer")),
+    (bad.recipe_duplicate_key, 2, ("recipe.yaml:5", "duplicate key")),
+    (bad.recipe_not_yaml, 2, ("recipe.yaml:2",)),
+    (bad.recipe_alias_bomb, 2, ("recipe.yaml:1", "anchors")),
+    (bad.recipe_tag, 2, ("recipe.yaml:1", "tags")),
+    (bad.recipe_sexagesimal, 2, ("student.temperature", "22:22", "number")),
+    (bad.recipe_bad_override, 2, ("student.train.epochs", "key=value")),
+    (bad.recipe_unknown_target, 2, ("jetsn", "jetson")),
+    (bad.out_below_a_file, 3, ("out", "--out")),
+    (bad.out_holds_something_else, 2, ("out", "--out")),
+    (bad.run_with_other_settings, 2, ("train.lr", "0.5")),
+    (bad.run_locked, 2, ("run", "wait")),
+    (bad.teacher_unfinished, 2, ("interrupted", "finetune")),
+    (bad.teacher_is_no_run, 2, ("pictures", "run")),
+    (bad.teacher_lacks_a_class, 2, ("mauve",)),
+    (bad.run_weights_flipped, 2, ("weights.safetensors",)),
+    (bad.export_unknown_target, 2, ("x86-onnxrt", "x86-onnxruntime")),
+    (bad.export_over_something, 2, ("bundle", "--out")),
+    (bad.profile_unknown, 2, ("jetzon", "jetson")),
+    (bad.profile_many_faults, 2, ("precisons", "title", "device")),
+    (bad.bundle_is_none, 2, ("pictures", "edgexfer export")),
+    (bad.bundle_flipped_bit, 2, (".onnx", "sha256")),
+    (bad.bundle_file_missing, 2, (".onnx", "missing")),
+    (bad.bundle_foreign_file, 2, ("extra.so",)),
+    (bad.bundle_climbs, 2, ("../evil.onnx", "unsafe")),
+    (bad.bundle_of_the_future, 2, ("edgexfer.bundle/9",)),
+    (bad.bundle_manifest_cut, 2, ("manifest.json",)),
+    (bad.artefact_unknown, 2, ("x86-onnxruntime-fp31", "x86-onnxruntime-fp32")),
+    (bad.predict_no_image, 2, ("words.png",)),
+    (bad.bench_target_not_in_bundle, 2, ("jetson",)),
+    (bad.bench_runtime_missing, 3, ("tensorrt",)),
+    (bad.eval_bundle_without_data, 2, ("--data",)),
+    (bad.report_of_nothing, 2, ("pictures",)),
+    (bad.report_of_a_damaged_record, 2, ("record.json",)),
+    (bad.init_over_a_file, 2, ("recipe.yaml", "--force")),
+    (bad.verb_unknown, 2, ("finetun", "'finetune'")),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"), CASES, ids=[case[0].__name__ for case in CASES]
+)
+def test_bad_input(
+    spoil: Callable[[Place], list[str]],
+    code: int,
+    words: tuple[str, ...],
+    place: Place,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = spoil(place)
+    before = _contents(place)
+
+    found = run(argv)
+
+    out, err = capsys.readouterr()
+    lines = err.strip().splitlines()
+    assert (found, out) == (code, ""), err
+    assert len(lines) == 2, err
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("  fix: ")
+    assert all(len(line) <= 320 for line in lines), err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    after = _contents(place)
+    assert {name: after.get(name) for name in before} == before, "something was lost or changed"
+    assert not (place.here / "executed").exists(), "a pickle was executed"
+
+
+def test_the_table_is_whole() -> None:
+    functions = {v for k, v in vars(bad).items() if getattr(v, "__module__", "") == bad.__name__}
+    spoilers = {f for f in functions if _takes_a_place(f)}
+    assert {case[0] for case in CASES} == spoilers
+    assert len(CASES) >= 60
+
+
+def _takes_a_place(function: object) -> bool:
+    names = getattr(function, "__annotations__", {})
+    return list(names) == ["p", "return"] and not getattr(function, "__name__", "_")[0] == "_"
+
+
+def _contents(place: Place) -> dict[str, str]:
+    """Hash every file of the case's folder and of the good things; a lock's note may change."""
+    roots = (place.here, place.pictures, place.run, place.bundle)
+    files = [f for root in roots for f in Path(root).rglob("*") if f.is_file()]
+    return {
+        str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.name != ".lock"
+    }
