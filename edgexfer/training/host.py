@@ -58,11 +58,12 @@ def lineage() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     found = {}
     for package in _PACKAGES:
+        # A loaded package knows its build as well, such as 2.10.0+cu130.
+        loaded = getattr(sys.modules.get(package), "__version__", None)
         try:
-            found[package] = importlib.metadata.version(package)
+            found[package] = str(loaded or importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            module = sys.modules.get(package)
-            found[package] = str(getattr(module, "__version__", "unknown"))
+            found[package] = "unknown"
     return found
 
 
