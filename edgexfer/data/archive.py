@@ -47,6 +47,10 @@ def _fill(path: Path, folder: Path, progress: ProgressFactory | None) -> None:
                 for member in files:
                     _write(archive, member, folder)
                     bar.update()
+    except FileExistsError as error:
+        raise DataError(
+            f"{path}: {error.filename} is a file and a folder at once", REPACK
+        ) from error
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: is damaged ({error})", REPACK) from error
 

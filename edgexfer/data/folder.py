@@ -111,7 +111,8 @@ def _scan_classes(scan: Scan, folder: Path, split: str) -> None:
     scan.splits[split] = []
     for place in _folders(folder):
         before = len(scan.splits[split])
-        for found in _files(place, {_identity(place)}):
+        above = {_identity(scan.root), _identity(folder), _identity(place)}
+        for found in _files(place, above):
             key = found.relative_to(scan.root).as_posix()
             if _is_image(found.name):
                 scan.splits[split].append(Entry(key, place.name))
