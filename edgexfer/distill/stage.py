@@ -70,7 +70,9 @@ def distill(
         # 2. The student, from the seed alone, so that the control begins with the same weights.
         train = student.train
         built = build_model(student.model, len(dataset.classes), train.seed)
+        # The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
+        test = images_of(data, dataset, "test", built.preprocess)
 
         # 3. The teacher, checked before hours are spent on it.
         objective: Objective = cross_entropy(train.label_smoothing)
@@ -107,7 +109,6 @@ def distill(
         result = fit(job)
 
         # 5. Test once, save, and say so.
-        test = images_of(data, dataset, "test", built.preprocess)
         return finish(run, built, result, dataset, test)
 
 

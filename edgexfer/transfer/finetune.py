@@ -60,14 +60,18 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
             weight_decay=train.weight_decay,
         )
 
-        # 3. The one loop.
+        # 3. The images to judge by, looked at now: an unreadable one must not cost a training.
+        val = images_of(data, dataset, "val", built.preprocess)
+        test = images_of(data, dataset, "test", built.preprocess)
+
+        # 4. The one loop.
         job = Job(
             run=run,
             model=built.model,
             preprocess=built.preprocess,
             section=train,
             feed=make_feed(data, dataset, built.preprocess, train),
-            val=images_of(data, dataset, "val", built.preprocess),
+            val=val,
             objective=cross_entropy(train.label_smoothing),
             groups=groups,
             frozen=frozen,
@@ -75,8 +79,7 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         )
         result = fit(job)
 
-        # 4. Test once, save, and say so.
-        test = images_of(data, dataset, "test", built.preprocess)
+        # 5. Test once, save, and say so.
         return finish(run, built, result, dataset, test)
 
 

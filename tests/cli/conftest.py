@@ -9,7 +9,7 @@ import pytest
 
 from edgexfer.cli import run
 from tests.cli import bad
-from tests.cli.bad import Place, finetune
+from tests.cli.bad import AS_TRAINED, Place, finetune
 from tests.pictures import write_folder
 
 
@@ -18,8 +18,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Make the data set, the run and the bundle with the command line itself."""
     root = tmp_path_factory.mktemp("good")
     pictures = write_folder(root / "pictures")
-    more = ("--augment", "none", "--batch-size", "16")
-    assert run(finetune(pictures, *more, "--epochs", "6", out=root / "run")) == 0
+    assert run(finetune(pictures, *AS_TRAINED, out=root / "run")) == 0
     argv = ["export", str(root / "run"), "--target", "x86-onnxruntime", "--max-drop", "20"]
     assert run([*argv, "--out", str(root / "bundle")]) == 0
     return Place(root, pictures, root / "run", root / "bundle")

@@ -61,7 +61,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad.run_with_other_settings, 2, ("train.lr", "0.5")),
     (bad.run_locked, 2, ("run", "wait")),
     (bad.teacher_unfinished, 2, ("interrupted", "finetune")),
-    (bad.teacher_is_no_run, 2, ("pictures", "run")),
+    (bad.teacher_is_no_run, 2, ("pictures", "no trained model", "finished")),
     (bad.teacher_lacks_a_class, 2, ("mauve",)),
     (bad.run_weights_flipped, 2, ("weights.safetensors",)),
     (bad.export_unknown_target, 2, ("x86-onnxrt", "x86-onnxruntime")),
