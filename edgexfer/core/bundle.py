@@ -242,10 +242,14 @@ def verify_files(bundle: PathLike) -> Manifest:
         if not is_safe(entry.path):
             raise BundleError(f"{folder}: unsafe path {entry.path!r} in the manifest", REMAKE)
         listed[entry.path] = entry
-    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
+    # A link to a folder is a folder to is_dir, and must be seen all the same.
+    found = [p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()]
+    present = {p.relative_to(folder).as_posix(): p for p in found}
     for name, place in sorted(present.items()):
         if place.is_symlink():
             raise BundleError(f"{place}: is a symbolic link", REMAKE)
+        if not place.is_file():
+            raise BundleError(f"{place}: is no plain file", REMAKE)
         if name not in listed and name != MANIFEST:
             raise BundleError(f"{place}: is not listed in the manifest", f"delete it, or {REMAKE}")
     for name, entry in listed.items():

@@ -42,6 +42,7 @@ class Progress:
         self._done = self._skipped = 0
         self._note = ""
         self._width = 0
+        self._unshown = False
 
     def __enter__(self) -> Progress:
         """Return the progress itself."""
@@ -65,6 +66,7 @@ class Progress:
         """
         self._done += units
         self._note = note or self._note
+        self._unshown = True
         now = time.monotonic()
         if now - self._shown >= (self._LIVE_S if self._live else self._PLAIN_S):
             self._shown = now
@@ -72,7 +74,7 @@ class Progress:
 
     def close(self) -> None:
         """Show the final state and end the line."""
-        if self._done > self._skipped or self._width:
+        if self._unshown or self._width:
             self._show(end=True)
 
     def _show(self, *, end: bool) -> None:
@@ -82,9 +84,10 @@ class Progress:
         if self._live:
             pad = " " * max(self._width - len(text), 0)
             self._stream.write("\r" + text + pad + ("\n" if end else ""))
+            self._width = 0 if end else len(text)
         else:
             self._stream.write(text + "\n")
-        self._width = 0 if end else len(text)
+        self._unshown = False
         self._stream.flush()
 
     def _line(self) -> str:
