@@ -212,6 +212,6 @@ def images_needed(drop: PairedDrop, limit_pt: float) -> Optional[int]:
         ``None`` where no number would do: the drop itself is not below the limit.
     """
     margin = limit_pt - drop.drop_pt
-    if margin <= 0:
+    if margin < 1e-9:
         return None
     return max(drop.n, math.ceil(drop.n * ((drop.high_pt - drop.drop_pt) / margin) ** 2))

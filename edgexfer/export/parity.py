@@ -45,6 +45,8 @@ INT8 = {"sqnr_db": 5.0, "agreement_pct": 80.0}
 INT8_USUAL = {"sqnr_db": 20.0, "agreement_pct": 98.0}
 # Two classes nearer than this share of the largest output are a tie, which rounding may turn.
 _TIE = 1e-5
+# 1 - 0.99 is more than 0.01 in floating point.
+_ROUNDING_PT = 1e-9
 # Images that the trainer's model gets at once; it bounds memory whatever their size.
 _PIXELS_AT_ONCE = 32 * 128 * 128
 
@@ -201,7 +203,8 @@ def int8_rung(name: str, probe: Probe, reference: Logits, found: Logits, max_dro
             f"agrees on {difference.agreement_pct:.1f} % of the images, "
             f"{INT8_USUAL['agreement_pct']:.0f} % are usual"
         )
-    if drop.drop_pt <= max_drop < drop.high_pt:
+    allowed = drop.drop_pt <= max_drop + _ROUNDING_PT
+    if allowed and drop.high_pt > max_drop:
         notes.append(_undecided(drop, max_drop))
     sound = (
         difference.at_least(INT8["sqnr_db"])
@@ -215,7 +218,7 @@ def int8_rung(name: str, probe: Probe, reference: Logits, found: Logits, max_dro
         sqnr_db=difference.sqnr_db,
         max_abs=difference.max_abs,
         agreement_pct=difference.agreement_pct,
-        passed=sound and drop.drop_pt <= max_drop,
+        passed=sound and allowed,
         limits={**INT8, "drop_pt": max_drop},
         notes=tuple(notes),
     )
@@ -231,7 +234,7 @@ def require(rung: Rung) -> Rung:
     if rung.passed:
         return rung
     limit = rung.limits.get("drop_pt")
-    if limit is not None and rung.drop_pt is not None and rung.drop_pt > limit:
+    if limit is not None and rung.drop_pt is not None and rung.drop_pt > limit + _ROUNDING_PT:
         raise ParityError(
             f"parity: {rung.name} loses {rung.drop_pt:.2f} points of top-1 accuracy "
             f"(95 % interval {rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}, n={rung.n}), "

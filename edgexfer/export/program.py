@@ -26,6 +26,7 @@ def export_program(model: nn.Module, size: tuple[int, int], out: Path) -> Path:
     try:
         with frozen(model) as still, quiet(), torch.no_grad():
             program = torch.export.export(still, (torch.zeros(2, 3, *size),), dynamic_shapes=shapes)
+            _strip(program)
             torch.export.save(program, out)
     except Exception as error:  # the exporter wraps whatever the model's own code raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -34,3 +35,9 @@ def export_program(model: nn.Module, size: tuple[int, int], out: Path) -> Path:
             "choose an architecture without data-dependent control flow",
         ) from error
     return out
+
+
+def _strip(program: torch.export.ExportedProgram) -> None:
+    """Remove what tells of the machine and not of the model: stack traces with their paths."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)

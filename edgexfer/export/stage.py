@@ -27,7 +27,7 @@ from edgexfer.core.bundle import (
     seal,
 )
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import DataError, RecipeError, RunError
+from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.core.files import fingerprint, write_json
 from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
@@ -206,9 +206,13 @@ def _write_images(folder: Path, dataset: Dataset, source: _Source) -> tuple[Prob
     from edgexfer.data.images import sample
 
     preprocess = source.card.preprocess
-    images, labels, _ = sample(dataset, "test", source.section.evaluation_images, preprocess)
-    if not len(images):
-        raise DataError(f"{dataset.spec}: the test split is empty", "add test images")
+    images, labels, _ = sample(
+        dataset,
+        "test",
+        source.section.evaluation_images,
+        preprocess,
+        allow_quarantined=DataSection(**source.info.data).allow_quarantined,
+    )
     (folder / "evaluation").mkdir()
     np.save(folder / "evaluation/images.npy", images)
     np.save(folder / "evaluation/labels.npy", labels)

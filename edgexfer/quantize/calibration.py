@@ -64,7 +64,7 @@ class Calibration:
 
 
 def draw_calibration(
-    dataset: Dataset, n: int, preprocess: Preprocess, *, measured: UInt8, seed: int = 0
+    dataset: Dataset, n: int, preprocess: Preprocess, *, measured: UInt8
 ) -> Calibration:
     """Draw training images evenly from the classes and make sure that none is measured on.
 
@@ -73,7 +73,6 @@ def draw_calibration(
         n: how many to draw; fewer are drawn where the split is smaller.
         preprocess: the student's.
         measured: the images that accuracy is measured on, uint8 (M, H, W, 3), in the same geometry.
-        seed: of the draw.
 
     Raises:
         DataError: the train split is empty, shares images with the test split, or nothing is left
@@ -81,9 +80,7 @@ def draw_calibration(
     """
     from edgexfer.data.images import sample
 
-    images, labels, keys = sample(dataset, SPLIT, n, preprocess, seed=seed)
-    if not len(images):
-        raise DataError(f"{dataset.spec}: the train split is empty", "add training images")
+    images, labels, keys = sample(dataset, SPLIT, n, preprocess)
     refuse_shared(dataset.spec, keys, dataset.splits["test"].keys)
     images, labels, keys, copies = leave_out(images, labels, keys, measured)
     if not len(images):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ from edgexfer.core.files import write_json
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.rundir import INFO, SCHEMA, RunInfo
 from edgexfer.data.dataset import open_dataset
-from edgexfer.data.images import load_images
+from edgexfer.data.images import load_images, sample
 from edgexfer.models.create import create_model
 from edgexfer.models.normalise import PixelModel
 from edgexfer.models.store import save_model
@@ -28,7 +30,19 @@ PREPROCESS = Preprocess(
 )
 
 
-def make_run(place: Path, *, epochs: int = 4) -> Path:
+def digits_run(base: Path) -> Path:
+    """Return the one run of a test session, trained by whoever asks first."""
+    place = base / "digits-run"
+    return place if (place / INFO).exists() else make_run(place)
+
+
+def measured_images(n: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return test images in the run's geometry, uint8 (n, H, W, 3), and their classes."""
+    images, labels, _ = sample(open_dataset("digits"), "test", n, PREPROCESS)
+    return images, labels
+
+
+def make_run(place: Path, *, epochs: int = 3) -> Path:
     """Train on digits, the three channels weighted apart, and write the run's folder."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
