@@ -7,9 +7,13 @@ left as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -196,7 +200,8 @@ def _build(
 def _fetch(make: Callable[[], nn.Module], name: str) -> nn.Module:
     """Run ``make``, which downloads; turn what the network says into one line."""
     try:
-        return make()
+        with _cache_alone_without_network():
+            return make()
     except (OSError, RuntimeError) as error:
         # Network errors derive from OSError, some of huggingface_hub's from RuntimeError.
         raise MachineError(
@@ -208,6 +213,27 @@ def _fetch(make: Callable[[], nn.Module], name: str) -> nn.Module:
             f"model {name}: refuses its options ({_first_line(error)})",
             "see timm's documentation of that architecture",
         ) from error
+
+
+@contextmanager
+def _cache_alone_without_network() -> Iterator[None]:
+    """Have the hub's client look at its cache alone where the hub's name does not resolve.
+
+    It would try each file again and again, for most of a minute. Behind a proxy the name need not
+    resolve here, and nothing is changed.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    if not getproxies():
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _tag(name: str) -> str:
@@ -222,5 +248,5 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return lines[0][:120].strip() if lines else type(error).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,33 @@ def test_without_network_the_mend_is_told(monkeypatch: pytest.MonkeyPatch, tmp_p
         create_model("mobilenetv3_small_050", 10, pretrained=True)
     assert "cannot be fetched from timm's hub" in caught.value.what
     assert "\n" not in caught.value.what and "--weights" in caught.value.fix
+
+
+def test_an_unknown_hub_is_not_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub.constants as constants
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    start = time.monotonic()
+    with pytest.raises(MachineError):
+        create_model("mobilenetv3_small_050", 10, pretrained=True)
+    assert time.monotonic() - start < 5
+    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_weights_and_pretrained_exclude_each_other(tmp_path: Path) -> None:

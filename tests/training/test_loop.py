@@ -18,7 +18,7 @@ from edgexfer.models.create import create_model, default_preprocess
 from edgexfer.models.freeze import freeze_backbone
 from edgexfer.models.groups import parameter_groups
 from edgexfer.recipe import TrainSection
-from edgexfer.training import checkpoint, setup
+from edgexfer.training import checkpoint
 from edgexfer.training.evaluate import predict_logits, top1_pct
 from edgexfer.training.loop import Job, fit
 from edgexfer.training.objective import cross_entropy
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(run: RunDir) -> None:
 def test_a_gradient_that_is_not_finite_is_told_with_its_layer(run: RunDir) -> None:
     net = seeded(norm=False)
     job = make_job(run, net)
-    net.bn2 = RootOfZero()
+    net.register_module("bn2", RootOfZero())
     with pytest.raises(TrainingError) as caught:
         fit(job)
     assert "step 1 (epoch 1): the gradient's norm is" in caught.value.what
@@ -274,7 +274,7 @@ def test_nothing_to_train_is_refused(run: RunDir) -> None:
 def test_compile_without_a_compiler_is_refused(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MachineError) as caught:
         fit(make_job(run, compile=True))
     assert "train.compile needs a C++ compiler" in caught.value.what
