@@ -31,7 +31,9 @@ def test_a_clean_folder(make_tree: MakeTree) -> None:
     assert found.formats == {"JPEG": 40}
     assert found.heights is not None
     assert (found.heights.least, found.heights.median, found.heights.most) == (24, 24, 24)
-    assert found.duplicates == found.unreadable == found.misnamed == ()
+    assert not found.duplicates
+    assert not found.unreadable
+    assert not found.misnamed
     assert to_text(found).endswith("\nclean")
 
 

@@ -129,13 +129,14 @@ def test_digits() -> None:
     assert sum(counts(found).values()) == 1797
     image = found.splits["train"].read(0)
     assert isinstance(image, np.ndarray)
-    assert (image.shape, image.dtype) == ((8, 8, 3), np.uint8)
+    assert image.shape == (8, 8, 3)
+    assert image.dtype == np.uint8
     values = np.unique([np.asarray(found.splits["val"].read(i)) for i in range(20)])
     assert set(values) <= {round(v * 255 / 16) for v in range(17)}
     assert values.max() == 255
 
 
-def remove(place: Path) -> None:
+def remove(place: Path) -> object:
     shutil.rmtree(place)
 
 
@@ -158,7 +159,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Callable[[Path], object], str, str]] =
     "missing": (FLAT, remove, "{}: no such folder or archive", "name a folder"),
     "empty root": (
         FLAT,
-        lambda p: (remove(p / "a"), remove(p / "b")),
+        lambda p: [remove(p / name) for name in "ab"],
         "holds no class folders",
         "DATA/",
     ),
