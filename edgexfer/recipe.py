@@ -256,9 +256,10 @@ def load_recipe(path: PathLike, overrides: typing.Sequence[str] = ()) -> Recipe:
     """
     place = Path(path)
     value = read_yaml(place, RecipeError)
+    lines = key_lines(place)
     for override in overrides:
-        _set(value, override)
-    return validate(Recipe, value, place, RecipeError, key_lines(place))
+        lines[_set(value, override)] = 0
+    return validate(Recipe, value, place, RecipeError, lines)
 
 
 def check_section(section: T) -> T:
@@ -285,7 +286,8 @@ def recipe_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def _set(value: Any, override: str) -> None:
+def _set(value: Any, override: str) -> tuple[str, ...]:
+    """Set one key and return its path."""
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
@@ -298,3 +300,4 @@ def _set(value: Any, override: str) -> None:
             place[part] = {}
         place = place[part]
     place[parts[-1]] = parse_value(text, f"--set {key}", RecipeError)
+    return tuple(parts)

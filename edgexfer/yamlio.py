@@ -89,9 +89,14 @@ def key_lines(path: Path) -> dict[tuple[Any, ...], int]:
 
 
 def line_of(loc: tuple[Any, ...], lines: Lines) -> str:
-    """Return `` (line N)`` for a key, or for the nearest key around it that stands in the file."""
+    """Return `` (line N)`` for a key, or for the nearest key around it that stands in the file.
+
+    A line of 0 is that of a key that was set on the command line.
+    """
     known = [loc[:depth] for depth in range(len(loc), 0, -1) if loc[:depth] in lines]
-    return f" (line {lines[known[0]]})" if known else ""
+    if not known:
+        return ""
+    return f" (line {lines[known[0]]})" if lines[known[0]] else " (--set)"
 
 
 def _parse(text: str, where: str, error: type[InputError]) -> Any:

@@ -48,7 +48,7 @@ def test_a_terminal_gets_one_live_line(clock: Clock) -> None:
     with Progress("train", 100, stream=stream) as bar:
         for _ in range(4):
             clock.now += 1
-            bar.update(25, "x" * 20 if bar else "")
+            bar.update(25, "x" * 20)
         bar.update(0, "y")
     text = stream.getvalue()
     assert text.count("\n") == 1
