@@ -18,11 +18,11 @@ from typing import List, Optional
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.device import facts
 from edgexfer.bench.job import Job, Result, read_job, run_job
-from edgexfer.bench.suite import Settings, run_suite
+from edgexfer.bench.suite import Settings, Subject, run_suite
 from edgexfer.bench.targets import artefacts_for
 from edgexfer.core.bundle import get_artefact, verify_files
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import EdgexferError
+from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import make_dir, write_json
 from edgexfer.core.record import Record, write_record
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="measure a bundle's artefacts and write their records")
     run.add_argument("bundle", type=Path)
     run.add_argument("--artefact", help="only this one; without it, all that are for this machine")
-    run.add_argument("--out", type=Path, default=Path("bench"), help="folder for the records")
+    run.add_argument("--out", type=Path, default=Path("bench"), help="folder, or FILE.json for one")
     run.add_argument("--processes", type=_count, default=5, help="fresh processes per artefact")
     run.add_argument("--seconds", type=float, default=2.0, help="least time that each measures")
     run.add_argument(
@@ -84,19 +84,25 @@ def _count(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     manifest = verify_files(args.bundle)
-    if args.artefact:
-        artefacts = [get_artefact(manifest, args.artefact)]
-    else:
-        artefacts = artefacts_for(args.bundle, manifest, None, platform.machine())
+    named = get_artefact(manifest, args.artefact) if args.artefact else None
+    targets = None if named is None else [named.target]
+    artefacts = artefacts_for(args.bundle, manifest, targets, platform.machine())
+    if named is not None:
+        artefacts = [named]
     settings = Settings(args.processes, args.seconds, args.samples, args.threads, args.seed)
-    out = make_dir(args.out)
+    single = args.out.suffix == ".json"
+    if single and len(artefacts) > 1:
+        raise InputError(
+            f"--out {args.out}: is one file for {len(artefacts)} artefacts",
+            "name one with --artefact, or a folder with --out",
+        )
+    folder = make_dir(args.out.parent if single else args.out)
     statuses = []
     with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
-        suite = run_suite(
-            args.bundle, manifest, artefacts, settings, lambda job: _execute(job, Path(scratch))
-        )
-        for artefact, record in suite:
-            path = out / f"{artefact.name}.json"
+        subjects = [Subject(args.bundle, manifest, artefact) for artefact in artefacts]
+        suite = run_suite(subjects, settings, lambda job: _execute(job, Path(scratch)))
+        for subject, record in suite:
+            path = args.out if single else folder / f"{subject.artefact.name}.json"
             write_record(path, record)
             sys.stdout.write(f"{path}  {_summary(record)}\n")
             sys.stdout.flush()

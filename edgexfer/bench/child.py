@@ -12,7 +12,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from edgexfer.bench.job import SCHEMA, Failure, Job, Result
 from edgexfer.core.codec import decode
@@ -41,10 +41,13 @@ class Completed:
     stderr: str
 
 
-def run_child(argv: Sequence[str], timeout_s: float) -> Completed:
+def run_child(
+    argv: Sequence[str], timeout_s: float, environment: Optional[Mapping[str, str]] = None
+) -> Completed:
     """Run a program to its end, or kill it and all its children after ``timeout_s`` seconds.
 
-    An exception in the meantime (Ctrl-C) kills them too.
+    An exception in the meantime (Ctrl-C) kills them too. ``None`` hands this process's own
+    environment on.
 
     Raises:
         BackendError: the program cannot be started.
@@ -57,6 +60,7 @@ def run_child(argv: Sequence[str], timeout_s: float) -> Completed:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            env=environment,
             start_new_session=True,
         )
     except OSError as error:

@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Job, Result, read_profile
@@ -50,11 +50,26 @@ class Settings:
         return min(WARMUP_CAP_S, WARMUP_FACTOR * self.seconds)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """One artefact that is to be measured.
+
+    Attributes:
+        bundle: the folder that it is in, on this machine.
+        manifest: of that bundle.
+        artefact: the artefact.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    artefact: Artefact
+
+
 @dataclass
 class _Cell:
-    """What is known of one artefact so far."""
+    """What is known of one subject so far."""
 
-    artefact: Artefact
+    subject: Subject
     missing: int
     results: List[Result] = field(default_factory=list)
 
@@ -62,47 +77,41 @@ class _Cell:
         return any(result.failure is not None for result in self.results)
 
 
-def interleave(names: Sequence[str], processes: int, seed: int) -> List[str]:
-    """Return the order of all processes: in each round every name once, in a random order.
+def interleave(subjects: int, processes: int, seed: int) -> List[int]:
+    """Return the order of all processes: in each round every subject once, in a random order.
 
-    So a drift of the machine's speed meets all artefacts alike.
+    So a drift of the machine's speed meets all of them alike.
     """
     chance = random.Random(seed)
-    order: List[str] = []
+    order: List[int] = []
     for _ in range(processes):
-        order += chance.sample(list(names), len(names))
+        order += chance.sample(range(subjects), subjects)
     return order
 
 
 def run_suite(
-    bundle: Path,
-    manifest: Manifest,
-    artefacts: Iterable[Artefact],
-    settings: Settings,
-    execute: Callable[[Job], Result],
-) -> Iterable[Tuple[Artefact, Record]]:
+    subjects: Sequence[Subject], settings: Settings, execute: Callable[[Job], Result]
+) -> Iterator[Tuple[Subject, Record]]:
     """Measure artefacts and yield each one's record as soon as its last process is done.
 
     An artefact that fails once is not tried again; the others go on.
 
     Args:
-        bundle: the folder on this machine.
-        manifest: of that bundle.
-        artefacts: what to measure.
+        subjects: what to measure, of one bundle or several.
         settings: how.
         execute: runs one job in a fresh process and returns its result; never raises for a job
             that failed.
     """
-    cells = {a.name: _Cell(a, settings.processes) for a in artefacts}
-    order = interleave(list(cells), settings.processes, settings.seed)
-    for place, name in enumerate(order):
-        cell = cells[name]
+    cells = [_Cell(subject, settings.processes) for subject in subjects]
+    order = interleave(len(cells), settings.processes, settings.seed)
+    for place, index in enumerate(order):
+        cell = cells[index]
         if cell.has_failed():
             continue
         job = Job(
             schema=JOB_SCHEMA,
-            bundle=str(bundle),
-            artefact=name,
+            bundle=str(cell.subject.bundle),
+            artefact=cell.subject.artefact.name,
             order=place,
             accuracy=not cell.results,
             samples=settings.samples,
@@ -114,20 +123,12 @@ def run_suite(
         cell.results.append(execute(job))
         cell.missing -= 1
         if cell.has_failed() or not cell.missing:
-            yield (
-                cell.artefact,
-                make_record(bundle, manifest, cell.artefact, settings, cell.results),
-            )
+            yield cell.subject, make_record(cell.subject, settings, cell.results)
 
 
-def make_record(
-    bundle: Path,
-    manifest: Manifest,
-    artefact: Artefact,
-    settings: Settings,
-    results: Sequence[Result],
-) -> Record:
+def make_record(subject: Subject, settings: Settings, results: Sequence[Result]) -> Record:
     """Put the results of one artefact's processes together."""
+    bundle, manifest, artefact = subject.bundle, subject.manifest, subject.artefact
     runs = tuple(r.run for r in results if r.run is not None)
     first = results[0]
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
@@ -156,6 +157,8 @@ def make_record(
             "batch": 1,
             **encode(settings),
             "warmup_s": settings.warmup_s,
+            # Every process has just hashed the artefact's files.
+            "page_cache": "warm",
         },
         latency=_quantiles([ns for run in runs for ns in run.infer_ns]),
         stages={

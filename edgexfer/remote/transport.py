@@ -5,6 +5,7 @@ All three take paths and lists of arguments; nothing is ever interpreted by a sh
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from typing import Protocol
 
 from edgexfer.bench.child import Completed, run_child
 from edgexfer.core.errors import BackendError
+
+# What scikit-learn sets for its own process when it is imported; it is not the user's word.
+_LEFT_BEHIND = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 
 class Transport(Protocol):
@@ -63,7 +67,8 @@ class Local:
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
         """Run a program, see ``bench.child.run_child``."""
-        return run_child(argv, timeout_s)
+        environment = {k: v for k, v in os.environ.items() if k not in _LEFT_BEHIND}
+        return run_child(argv, timeout_s, environment)
 
     def pull(self, source: str, out: Path) -> bool:
         """Copy a file, unless it lies where it is wanted."""

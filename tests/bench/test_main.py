@@ -17,6 +17,7 @@ from edgexfer.core.codec import decode, encode
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.record import read_record
 from edgexfer.remote.pack import pack_device_side
+from tests.bundles import make_bundle
 
 MakeJob = Callable[..., Job]
 
@@ -70,6 +71,30 @@ def test_wrong_usage_is_exit_2(argv: list[str], capsys: pytest.CaptureFixture[st
         main(argv)
     assert caught.value.code == 2
     assert "usage: edgexfer.pyz" in capsys.readouterr().err
+
+
+@pytest.mark.ort
+def test_one_artefact_may_go_to_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["null-fp32", "onnxruntime-fp32"])
+    out = tmp_path / "record.json"
+    argv = ["run", str(bundle), "--out", str(out), "--processes", "1", "--seconds", "0.01"]
+    assert main(argv) == 2
+    assert "is one file for 2 artefacts" in capsys.readouterr().err
+    assert main([*argv, "--artefact", "x86-null-fp32"]) == 0
+    assert read_record(out).artefact["name"] == "x86-null-fp32"
+    assert main([*argv, "--artefact", "x86-nul-fp32"]) == 2
+    assert "did you mean 'x86-null-fp32'" in capsys.readouterr().err
+
+
+def test_an_artefact_for_another_machine_is_exit_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", machines={"null": "riscv64"})
+    argv = ["run", str(bundle), "--artefact", "x86-null-fp32", "--out", str(tmp_path / "out")]
+    assert main(argv) == 3
+    assert "is for a riscv64 machine" in capsys.readouterr().err
 
 
 def test_on_a_board_one_command_measures_a_bundle(bundle: Path, tmp_path: Path) -> None:

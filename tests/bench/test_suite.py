@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.bench.job import SCHEMA, Failure, Job, Result, run_job
-from edgexfer.bench.suite import Settings, interleave, judge, run_suite, spread_pct
+from edgexfer.bench.suite import Settings, Subject, interleave, judge, run_suite, spread_pct
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.record import read_record, write_record
 from edgexfer.core.stats import quantile
@@ -19,12 +19,11 @@ MakeJob = Callable[..., Job]
 
 
 def test_the_order_is_random_by_round_and_fixed_by_its_seed() -> None:
-    names = ["a", "b", "c", "d"]
-    order = interleave(names, 50, seed=3)
-    assert order == interleave(names, 50, seed=3)
-    assert order != interleave(names, 50, seed=4)
+    order = interleave(4, 50, seed=3)
+    assert order == interleave(4, 50, seed=3)
+    assert order != interleave(4, 50, seed=4)
     rounds = [tuple(order[i : i + 4]) for i in range(0, 200, 4)]
-    assert all(sorted(r) == names for r in rounds)
+    assert all(sorted(r) == [0, 1, 2, 3] for r in rounds)
     assert len(set(rounds)) > 10
     assert min(Counter(r[0] for r in rounds).values()) > 3
 
@@ -37,8 +36,9 @@ def test_a_record_holds_all_samples_and_their_quantiles(bundle: Path, tmp_path: 
         jobs.append(job)
         return run_job(job)
 
-    ((artefact, record),) = run_suite(bundle, manifest, manifest.artefacts, FAST, execute)
-    assert artefact.name == "x86-null-fp32"
+    subjects = [Subject(bundle, manifest, artefact) for artefact in manifest.artefacts]
+    ((subject, record),) = run_suite(subjects, FAST, execute)
+    assert subject.artefact.name == "x86-null-fp32"
     assert record.status in ("ok", "partial")
     assert [job.accuracy for job in jobs] == [True, False]
     assert [run.order for run in record.processes] == [0, 1]
@@ -67,10 +67,8 @@ def test_a_failed_artefact_is_not_tried_again_and_stops_no_other(tmp_path: Path)
             return Result(SCHEMA, job, Failure("it broke", "mend it", 3))
         return run_job(job)
 
-    records = {
-        artefact.name: record
-        for artefact, record in run_suite(bundle, manifest, manifest.artefacts, FAST, execute)
-    }
+    subjects = [Subject(bundle, manifest, artefact) for artefact in manifest.artefacts]
+    records = {s.artefact.name: record for s, record in run_suite(subjects, FAST, execute)}
     assert counts == {"x86-null-fp32": 2, "x86-onnxruntime-fp32": 1}
     failed = records["x86-onnxruntime-fp32"]
     assert (failed.status, failed.reasons) == ("failed", ("it broke; fix: mend it",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,9 +16,10 @@ import pytest
 from edgexfer.bench.child import Completed
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.errors import BackendError, BundleError, Interrupted
+from edgexfer.core.progress import Progress
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
-from edgexfer.remote.bench import bench_bundle
+from edgexfer.remote.bench import How, bench_bundle, bench_bundles
 from edgexfer.remote.transport import Local
 from tests.bundles import make_bundle, reseal
 
@@ -88,14 +90,30 @@ def test_a_process_that_is_killed_makes_a_failed_record(tmp_path: Path) -> None:
             code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
             return super().run([sys.executable, "-c", code], timeout_s=timeout_s)
 
-    (path,) = bench_bundle(
-        make_bundle(tmp_path / "bundle"),
-        targets=None,
-        section=ONCE,
-        out=tmp_path / "out",
-        transport=Killed,
-    )
+    how = How(None, ONCE, transport=Killed)
+    (path,) = bench_bundles([make_bundle(tmp_path / "bundle")], tmp_path / "out", how)
     assert "its process was killed by SIGSEGV" in read_record(path).reasons[0]
+
+
+@pytest.mark.ort
+def test_artefacts_of_two_bundles_interleave(tmp_path: Path) -> None:
+    student = make_bundle(tmp_path / "student", ["onnxruntime-fp32"])
+    teacher = make_bundle(tmp_path / "teacher")
+    stream = io.StringIO()
+    how = How(None, FAST, lambda title, total, unit: Progress(title, total, unit, stream))
+    paths = bench_bundles([student, teacher], tmp_path / "out", how)
+    assert [path.stem for path in paths] == ["x86-onnxruntime-fp32", "x86-null-fp32"]
+    orders = [[run.order for run in read_record(path).processes] for path in paths]
+    assert sorted(orders[0] + orders[1]) == [0, 1, 2, 3]
+    assert all(first < 2 <= second for first, second in orders)
+    assert "bench  100% 4/4 process" in stream.getvalue()
+
+
+def test_two_artefacts_of_one_name_are_refused(tmp_path: Path) -> None:
+    bundles = [make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b")]
+    with pytest.raises(BundleError, match="two bundles have an artefact x86-null-fp32") as caught:
+        bench_bundles(bundles, tmp_path / "out", How(None, ONCE))
+    assert "a folder of its own" in caught.value.fix
 
 
 def test_a_damaged_bundle_is_refused_before_any_process_starts(tmp_path: Path) -> None:
@@ -126,8 +144,10 @@ def test_an_interrupt_keeps_the_records_that_are_complete(tmp_path: Path) -> Non
 
     threading.Thread(target=interrupt, daemon=True).start()
     long = BenchSection(processes=1, seconds=3.0, samples=9_999, threads=1)
-    with pytest.raises(Interrupted, match="1 of 2 records are in") as caught:
+    with pytest.raises(
+        Interrupted, match="interrupted; the records that were complete are in"
+    ) as caught:
         bench_bundle(bundle, targets=None, section=long, out=out)
     assert caught.value.exit_code == 130
-    (path,) = out.iterdir()
+    (path,) = out.glob("*.json")
     assert read_record(path).status in ("ok", "partial")

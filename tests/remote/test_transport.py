@@ -39,6 +39,16 @@ def test_the_environment_of_the_host_does_not_leak(
     assert done.stdout.strip() == sys.executable
 
 
+def test_what_libraries_left_behind_is_not_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    way = Local(tmp_path)
+    code = "import os; print(os.environ.get('KMP_INIT_AT_FORK'), os.environ['OMP_NUM_THREADS'])"
+    assert way.run([*way.python, "-c", code], timeout_s=30).stdout == "None 3\n"
+
+
 def test_a_device_side_that_does_not_run_says_why(tmp_path: Path) -> None:
     way = Local(tmp_path)
     assert checked(Completed([], 0, "text", ""), way) == "text"
