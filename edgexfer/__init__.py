@@ -16,12 +16,13 @@ Names are resolved on first use, so that the import costs nothing.
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import inspect
+
     from edgexfer.api import (
         bench,
         distill,
@@ -88,6 +89,8 @@ class _Room(ModuleType):
 
     @property
     def __signature__(self) -> inspect.Signature:
+        import inspect
+
         return inspect.signature(self._verb())
 
     def _verb(self) -> Any:
