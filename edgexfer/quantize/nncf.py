@@ -33,7 +33,7 @@ def quantize_nncf(model: Path, out: Path, calibration: Calibration, scheme: Quan
     Raises:
         BackendError: NNCF cannot quantize the model.
     """
-    with _silenced():
+    with silenced():
         import nncf
         import openvino as ov
 
@@ -60,7 +60,7 @@ def quantize_nncf(model: Path, out: Path, calibration: Calibration, scheme: Quan
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Keep NNCF's log and bars off the terminal, and its telemetry off the network.
 
     NNCF reads the variable when it is first imported.

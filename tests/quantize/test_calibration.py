@@ -1,0 +1,100 @@
+"""Calibration images come from train, never from test, whatever the data set holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgexfer.bench.feed import normalise
+from edgexfer.core.errors import DataError
+from edgexfer.data.dataset import Dataset, open_dataset
+from edgexfer.data.images import sample
+from edgexfer.quantize.calibration import (
+    Calibration,
+    draw_calibration,
+    leave_out,
+    refuse_shared,
+)
+from tests.export.digits import PREPROCESS, measured_images
+
+NONE = np.zeros((0, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return open_dataset("digits")
+
+
+def test_no_calibration_image_is_in_test(digits: Dataset) -> None:
+    test = digits.splits["test"]
+    images, _ = measured_images(len(test.keys))
+    drawn = draw_calibration(digits, 10_000, PREPROCESS, measured=images)
+    assert len(drawn) > 900
+    assert not set(drawn.keys) & set(test.keys)
+    assert not {i.tobytes() for i in drawn.images} & {i.tobytes() for i in images}
+
+
+def test_the_draw_is_even_and_the_same_every_time(digits: Dataset) -> None:
+    first, second = (draw_calibration(digits, 50, PREPROCESS, measured=NONE) for _ in range(2))
+    assert first.summary() == second.summary()
+    assert first.keys == second.keys
+    labels = dict(zip(digits.splits["train"].keys, digits.splits["train"].labels, strict=True))
+    counts = np.bincount([labels[key] for key in first.keys], minlength=10)
+    assert counts.tolist() == [5] * 10
+    assert first.notes == ()
+
+
+def test_copies_of_measured_images_are_left_out_and_counted(digits: Dataset) -> None:
+    images, _, keys = sample(digits, "train", 40, PREPROCESS)
+    drawn = draw_calibration(digits, 40, PREPROCESS, measured=images[:3])
+    assert len(drawn) == 37
+    assert not set(keys[:3]) & set(drawn.keys)
+    assert "3 training images left out: copies of measured images" in drawn.notes
+
+
+def test_nothing_left_is_an_error(digits: Dataset) -> None:
+    images, _, _ = sample(digits, "train", 20, PREPROCESS)
+    with pytest.raises(DataError) as caught:
+        draw_calibration(digits, 20, PREPROCESS, measured=images)
+    assert "every calibration image is also a measured one" in caught.value.what
+    assert "edgexfer data check" in caught.value.fix
+
+
+def test_keys_in_both_splits_are_refused(digits: Dataset) -> None:
+    train = digits.splits["train"]
+    leaking = dataclasses.replace(digits, splits={**digits.splits, "test": train})
+    with pytest.raises(DataError) as caught:
+        draw_calibration(leaking, 20, PREPROCESS, measured=NONE)
+    assert "20 calibration images are in the test split: digits/" in caught.value.what
+    assert "split the data again" in caught.value.fix
+
+
+def test_the_first_three_shared_keys_are_named() -> None:
+    with pytest.raises(DataError, match=r"x: 4 calibration images .*: a, b, c$"):
+        refuse_shared("x", "dcbaz", "abcd")
+    refuse_shared("x", "ab", "cd")
+
+
+def test_a_class_without_an_image_is_a_note(digits: Dataset) -> None:
+    drawn = draw_calibration(digits, 4, PREPROCESS, measured=NONE)
+    (note,) = drawn.notes
+    assert note.startswith("no calibration image of class ")
+    assert note.endswith("and 1 more: draw more")
+
+
+def test_leave_out_compares_pixels_not_names() -> None:
+    images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
+    labels = np.arange(3)
+    left, kept, keys, gone = leave_out(images, labels, "abc", images[1:2].copy())
+    assert (keys, gone, kept.tolist()) == (("a", "c"), 1, [0, 2])
+    assert np.array_equal(left, images[[0, 2]])
+
+
+def test_batches_cover_every_image_once_in_order() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70, 64, 64, 3), np.uint8)
+    preprocess = dataclasses.replace(PREPROCESS, size=(64, 64), resize=64)
+    batches = list(Calibration(images, preprocess, ("k",) * 70).batches())
+    assert [len(b) for b in batches] == [32, 32, 6]
+    assert np.array_equal(np.concatenate(batches), normalise(images, preprocess))
