@@ -41,7 +41,7 @@ def run_once(session: Session, batch: Any) -> Any:
 
 
 def read_array(bundle: Path, name: str, dtype: str, shape: Tuple[int, ...]) -> Any:
-    """Read one ``.npy`` file of a bundle; nothing in it is ever unpickled.
+    """Map one ``.npy`` file of a bundle, read only; nothing in it is ever unpickled.
 
     Args:
         bundle: the folder.
@@ -54,7 +54,8 @@ def read_array(bundle: Path, name: str, dtype: str, shape: Tuple[int, ...]) -> A
     """
     place = bundle / name
     try:
-        array = np.load(str(place), allow_pickle=False)
+        # Mapped, so that only what is used of it takes memory.
+        array = np.asarray(np.load(str(place), mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise BundleError(f"{place}: is not readable as an array ({error})", REMAKE) from error
     fits = len(array.shape) == len(shape)

@@ -31,12 +31,10 @@ class Limits:
         samples: least number of inferences.
         seconds: least time; a model so fast that it reaches 10 000 inferences earlier ends there,
             so that a record stays of a size that can be kept whole.
-        warmup_s: most time until the steady state must be reached.
     """
 
     samples: int
     seconds: float
-    warmup_s: float
 
 
 def timed(work: Callable[[], T]) -> Tuple[T, int]:

@@ -48,7 +48,8 @@ class ProcessRun:
         pre_ns: normalising one uint8 image.
         post_ns: turning logits into a label.
         cold_start: see there.
-        peak_rss_bytes: most memory that the process had resident; ``None`` where unknown.
+        peak_rss_bytes: most memory that the process had resident until its first inference had
+            ended, before the harness loaded its images; ``None`` where unknown.
         rss_before_load_bytes: resident before the artefact was loaded; likewise.
         noise: what else happened on the machine meanwhile: ``foreign_pct`` and ``steal_pct`` of its
             CPU time, a fixed piece of arithmetic timed before and after, involuntary switches.

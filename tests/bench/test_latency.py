@@ -77,7 +77,7 @@ def test_it_measures_at_least_samples_and_seconds(
     def call(_: object) -> None:
         clock.now += 1_000_000
 
-    spent, kept = measure(call, [0], Limits(samples, seconds, 1.0), seed=0)
+    spent, kept = measure(call, [0], Limits(samples, seconds), seed=0)
     assert len(spent) == expected
     assert set(spent) == {1_000_000}
     assert len(kept) == min(64, expected)
@@ -91,11 +91,11 @@ def test_inputs_rotate_and_outputs_are_kept_from_the_whole_series(clock: _Clock)
         seen.append(item)
         return 10 * item
 
-    _, kept = measure(call, [0, 1, 2], Limits(3000, 0.0, 1.0), seed=1)
+    _, kept = measure(call, [0, 1, 2], Limits(3000, 0.0), seed=1)
     assert seen[:6] == [0, 1, 2, 0, 1, 2]
     assert len(kept) == 64
     assert all(output == 10 * index for index, output in kept)
-    first = [output for _, output in measure(call, range(3000), Limits(3000, 0.0, 1.0), seed=1)[1]]
+    first = [output for _, output in measure(call, range(3000), Limits(3000, 0.0), seed=1)[1]]
     assert sum(output >= 15_000 for output in first) in range(16, 49), "both halves must be drawn"
 
 
