@@ -89,13 +89,14 @@ def export(run: PathLike, targets: str | Sequence[str] | ExportSection, out: Pat
         targets: profiles by name, alias or path, or a whole section.
         out: the bundle's folder.
     """
+    from edgexfer.core.progress import Progress
     from edgexfer.export.stage import export as stage
 
     if isinstance(targets, ExportSection):
         section = targets
     else:
         section = ExportSection((targets,) if isinstance(targets, str) else tuple(targets))
-    return stage(Path(run), check_section(section), Path(out))
+    return stage(Path(run), check_section(section), Path(out), progress=Progress)
 
 
 def bench(
@@ -113,11 +114,12 @@ def bench(
         targets: profiles; ``None`` takes all that are meant for a machine like this one.
         section: how long and how often.
     """
+    from edgexfer.core.progress import Progress
     from edgexfer.core.record import read_record
-    from edgexfer.remote.bench import bench_bundle
+    from edgexfer.remote.bench import How, bench_bundles
 
-    how = check_section(section or BenchSection())
-    paths = bench_bundle(Path(bundle), targets=targets, section=how, out=Path(out))
+    how = How(targets, check_section(section or BenchSection()), Progress)
+    paths = bench_bundles([Path(bundle)], Path(out), how)
     return [read_record(path) for path in paths]
 
 

@@ -35,6 +35,7 @@ from edgexfer.core.files import (
     write_atomic,
     write_json,
 )
+from edgexfer.core.progress import Progress
 from edgexfer.core.stats import PairedDrop
 from edgexfer.recipe import Recipe, dump_recipe
 
@@ -73,7 +74,7 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     from edgexfer.distill.stage import distill
     from edgexfer.export.stage import export
     from edgexfer.profiles import find_profile
-    from edgexfer.remote.bench import bench_bundle
+    from edgexfer.remote.bench import How, bench_bundles
     from edgexfer.report.page import build
     from edgexfer.training.stage import compare_runs
     from edgexfer.transfer.finetune import finetune
@@ -104,17 +105,14 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     for name, (run, info, section) in wanted.items():
         described = [encode(find_profile(target)) for target in section.targets]
         key = [info.result["weights_sha256"], encode(section), described]
-        bundles.append(state.make(name, key, partial(export, run, section)))
+        bundles.append(state.make(name, key, partial(export, run, section, progress=Progress)))
 
     # 4. The measurement, of all artefacts in one interleaved run so that they compare.
     sealed = [sha256_file(bundle / MANIFEST) for bundle in bundles]
     bench = state.make(
         "bench",
         [sealed, encode(recipe.bench)],
-        lambda place: [
-            bench_bundle(bundle, targets=None, section=recipe.bench, out=place)
-            for bundle in bundles
-        ],
+        lambda place: bench_bundles(bundles, place, How(None, recipe.bench, Progress)),
     )
 
     # 5. The report.

@@ -1,4 +1,4 @@
-"""What the documents say can be typed: every command parses, every recipe loads, links lead somewhere."""
+"""What the documents say can be typed: commands parse, recipes load, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ def commands(document: Path) -> list[str]:
 
 def parse(words: list[str]) -> None:
     """Parse a command as the command line would, without running it."""
-    command: click.Command | None = cli
+    command: click.Command = cli
     context = click.Context(cli)
     while isinstance(command, click.Group):
         name = words.pop(0)
-        command = command.get_command(context, name)
-        assert command is not None, f"no verb {name}"
+        inner = command.get_command(context, name)
+        assert inner is not None, f"no verb {name}"
+        command = inner
     if "--help" not in words:
         command.make_context(command.name, words)
 

@@ -34,15 +34,17 @@ def command(
       edgexfer report bundle bundle-bench
     """
     from edgexfer.cli.show import show_records
+    from edgexfer.core.progress import Progress
     from edgexfer.core.record import read_record
-    from edgexfer.remote.bench import bench_bundle
+    from edgexfer.remote.bench import How, bench_bundles
 
     targets = [t for t in target.split(",") if t] if target else None
     section = make_section(BenchSection, given)
     place = out or bundle.with_name(bundle.name + "-bench")
     single = place.suffix == ".json"
     folder = place.with_suffix("") if single else place
-    records = bench_bundle(bundle, targets=targets, section=section, out=folder)
+    how = How(targets, section, Progress)
+    records = bench_bundles([bundle], folder, how)
     if single and len(records) == 1:
         records = [records[0].replace(place)]
         folder.rmdir()

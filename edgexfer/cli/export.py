@@ -33,9 +33,10 @@ def command(run: Path, target: str, out: Path | None, as_json: bool, **given: An
       edgexfer profiles list
     """
     from edgexfer.cli.show import show_manifest
+    from edgexfer.core.progress import Progress
     from edgexfer.export.stage import export
 
     targets = tuple(t for t in target.split(",") if t)
     section = make_section(ExportSection, given, targets=targets)
     place = out or run.with_name(run.name + "-bundle")
-    show_manifest(place, export(run, section, place), as_json=as_json)
+    show_manifest(place, export(run, section, place, progress=Progress), as_json=as_json)

@@ -126,13 +126,11 @@ def test_the_table_is_whole() -> None:
 
 def _takes_a_place(function: object) -> bool:
     names = getattr(function, "__annotations__", {})
-    return list(names) == ["p", "return"] and not getattr(function, "__name__", "_")[0] == "_"
+    return list(names) == ["p", "return"] and getattr(function, "__name__", "_")[0] != "_"
 
 
 def _contents(place: Place) -> dict[str, str]:
     """Hash every file of the case's folder and of the good things; a lock's note may change."""
     roots = (place.here, place.pictures, place.run, place.bundle)
     files = [f for root in roots for f in Path(root).rglob("*") if f.is_file()]
-    return {
-        str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.name != ".lock"
-    }
+    return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.name != ".lock"}

@@ -12,7 +12,7 @@ import pytest
 from edgexfer.cli import VERBS, cli, run
 
 HEAVY = ("numpy", "torch", "timm", "onnx", "onnxruntime", "openvino", "pydantic", "ruamel", "PIL")
-LEAVES = [(verb,) for verb in VERBS if verb not in ("data", "profiles")]
+LEAVES: list[tuple[str, ...]] = [(verb,) for verb in VERBS if verb not in ("data", "profiles")]
 LEAVES += [("data", "check"), *(("profiles", v) for v in ("list", "show", "check", "probe"))]
 
 

@@ -68,7 +68,8 @@ def test_predict_in_python_takes_files_bytes_and_arrays(good: Place) -> None:
         import numpy as np
         from PIL import Image
 
-        answers = [bundle.predict(s) for s in (file, file.read_bytes(), np.asarray(Image.open(file)))]
+        sources = (file, file.read_bytes(), np.asarray(Image.open(file)))
+        answers = [bundle.predict(source) for source in sources]
     assert answers[0] == answers[1] == answers[2]
     assert answers[0].label == "blue"
 
