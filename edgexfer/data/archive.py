@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 
 from edgexfer.core.bundle import is_safe
-from edgexfer.core.errors import DataError, DiskError
-from edgexfer.core.files import disk_errors, free_bytes, sha256_file
+from edgexfer.core.errors import DataError
+from edgexfer.core.files import disk_errors, sha256_file
 from edgexfer.data.cache import ProgressFactory, make_entry, quiet
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -83,11 +83,6 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> N
     if source is None:
         raise DataError(f"{archive.name!s}: {member.name} cannot be read", REPACK)
     with disk_errors(target):
-        if member.size > free_bytes(folder):
-            raise DiskError(
-                f"{target}: no room left to unpack",
-                "free some space, or set EDGEXFER_CACHE to another disk",
-            )
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("xb") as out:
             shutil.copyfileobj(source, out, 1 << 20)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from edgexfer.core.errors import DiskError
 from edgexfer.core.files import disk_errors, make_dir
 from edgexfer.core.progress import Progress
 
@@ -51,23 +52,16 @@ def make_entry(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
     Raises:
         DiskError: the cache cannot be written.
     """
-    folder = make_dir(cache_dir() / kind)
+    folder = cache_dir() / kind
     final = folder / name
     if final.is_dir():
         _touch(final)
         return final
-    with _locked(folder / f".{name}.lock"):
-        if final.is_dir():  # made while we waited
-            return final
-        temp = folder / f".{name}.tmp"
-        shutil.rmtree(temp, ignore_errors=True)
-        try:
-            with disk_errors(final):
-                temp.mkdir()
-                fill(temp)
-                temp.rename(final)
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)
+    try:
+        _make(folder, name, fill)
+    except DiskError as error:
+        fix = "free some space there, or set EDGEXFER_CACHE to a folder on another disk"
+        raise DiskError(error.what, fix) from error
     return final
 
 
@@ -85,6 +79,22 @@ def sweep(kind: str, most_bytes: int, keep: Path) -> None:
         total += sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
         if total > most_bytes and place != keep:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _make(folder: Path, name: str, fill: Callable[[Path], None]) -> None:
+    make_dir(folder)
+    final, temp = folder / name, folder / f".{name}.tmp"
+    with _locked(folder / f".{name}.lock"):
+        if final.is_dir():  # made while we waited
+            return
+        shutil.rmtree(temp, ignore_errors=True)
+        try:
+            with disk_errors(final):
+                temp.mkdir()
+                fill(temp)
+                temp.rename(final)
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
 
 
 def _touch(place: Path) -> None:

@@ -76,13 +76,27 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(DiskError) as caught:
         make_entry("kind", "name", lambda _: None)
     assert str(tmp_path / "file") in caught.value.what
+    assert "EDGEXFER_CACHE" in caught.value.fix
+
+
+def test_an_entry_that_is_there_needs_no_right_to_write(cache: Path) -> None:
+    place = make_entry("kind", "name", lambda folder: (folder / "whole").touch())
+    lock = cache / "kind" / ".name.lock"
+    lock.unlink()
+    (cache / "kind").chmod(0o500)
+    try:
+        assert make_entry("kind", "name", lambda _: None) == place
+        assert not lock.exists()
+    finally:
+        (cache / "kind").chmod(0o700)
 
 
 def test_sweeping_removes_what_was_not_used_for_longest(cache: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "x").write_bytes(bytes(100))
+
     for age, name in enumerate(["newest", "middle", "oldest"]):
-        place = make_entry(
-            "kind", name, lambda folder: (folder / "x").write_bytes(bytes(100)) and None
-        )
+        place = make_entry("kind", name, fill)
         os.utime(place, (1e9 - age, 1e9 - age))
     sweep("kind", 250, keep=cache / "kind" / "newest")
     assert {p.name for p in (cache / "kind").iterdir() if p.is_dir()} == {"newest", "middle"}
