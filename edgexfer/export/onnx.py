@@ -83,12 +83,14 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
     import onnx
 
     fix = "choose an architecture of standard layers, or report the model's name"
+    proto = onnx.load(path, load_external_data=False)
+    if any(tensor.data_location for tensor in proto.graph.initializer):
+        raise ModelError(f"{path}: keeps its weights in another file", "export it again")
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: is no valid ONNX model ({reason})", fix) from error
-    proto = onnx.load(path, load_external_data=False)
     written = {item.domain or "ai.onnx": item.version for item in proto.opset_import}
     if opset is not None and written.get("ai.onnx") != opset:
         raise ModelError(
@@ -98,8 +100,6 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
     foreign = sorted(set(written) - {"ai.onnx"})
     if foreign or proto.functions:
         raise ModelError(f"{path}: needs operators of {', '.join(foreign) or 'functions'}", fix)
-    if any(tensor.data_location for tensor in proto.graph.initializer):
-        raise ModelError(f"{path}: keeps its weights in another file", "export it again")
     names = ([i.name for i in proto.graph.input], [o.name for o in proto.graph.output])
     if names != ([INPUT], [OUTPUT]):
         raise ModelError(f"{path}: has inputs and outputs {names}", fix)

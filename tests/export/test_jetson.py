@@ -1,0 +1,107 @@
+"""The trtexec commands: options that each TensorRT version knows, settings always said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgexfer.core.backend import TensorSpec
+from edgexfer.core.bundle import Artefact, FileEntry
+from edgexfer.core.errors import ProfileError
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.profile import Stack
+from edgexfer.export.jetson import build_command, instructions, obstacle, run_command
+from edgexfer.export.lower import default_row, wanted_precisions
+from edgexfer.profiles import find_profile
+from edgexfer.recipe import ExportSection
+
+PREPROCESS = Preprocess(size=(160, 224), resize=224)
+JETSON = find_profile("jetson")
+
+
+def artefact(precision: str, opset: int = 20) -> Artefact:
+    return Artefact(
+        name=f"jetson-orin-nano-{precision}",
+        target="jetson-orin-nano",
+        backend="tensorrt",
+        precision=precision,
+        files=(FileEntry(f"models/{precision}.onnx", 1, "0" * 64),),
+        inputs=(TensorSpec("images", (-1, 3, 160, 224), "float32"),),
+        outputs=(TensorSpec("logits", (-1, 2), "float32"),),
+        opset=opset,
+    )
+
+
+def row(version: str, opset: int = 20, typing: str = "strong") -> Stack:
+    return Stack(f"with {version}", version, "3.10", "2.35", opset, typing)  # type: ignore[arg-type]
+
+
+def test_an_engine_is_typed_strongly_where_that_must_be_said() -> None:
+    ten = build_command(artefact("int8"), PREPROCESS, row("10.3.0"))
+    eleven = build_command(artefact("int8"), PREPROCESS, row("11.4.1"))
+    assert "--stronglyTyped" in ten
+    assert "--stronglyTyped" not in eleven
+    assert "--shapes=images:1x3x160x224" in ten
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("version", ["10.3.0", "10.16.2", "11.4.1"])
+def test_no_option_that_a_version_refuses(precision: str, version: str) -> None:
+    """TensorRT 11 ends at the builder flags, 10 at the names of 8; both end at a typing error."""
+    words = build_command(artefact(precision), PREPROCESS, row(version))
+    words += run_command(artefact(precision), PREPROCESS)
+    options = {w.split("=")[0] for w in words}
+    gone = {"--fp16", "--int8", "--best", "--calib", "--buildOnly", "--workspace", "--batch"}
+    assert not options & gone
+    assert ("--noTF32" in options) == (precision == "fp32")
+
+
+def test_the_three_settings_are_always_said() -> None:
+    assert {"--useCudaGraph", "--useSpinWait", "--noDataTransfers"} <= set(
+        run_command(artefact("int8"), PREPROCESS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("opset", "stack", "reason"),
+    [
+        (20, row("10.3.0"), None),
+        (20, row("8.6.2", 17, "weak"), "takes ONNX up to opset 17, these files are opset 20"),
+        (17, row("8.6.2", 17, "weak"), "takes precision from builder flags"),
+    ],
+)
+def test_a_release_that_cannot_build_says_why(opset: int, stack: Stack, reason: str | None) -> None:
+    found = obstacle(artefact("int8", opset), stack)
+    assert found is None if reason is None else found is not None and reason in found
+
+
+def test_instructions_cover_every_row() -> None:
+    newer = replace(JETSON, stack=(*JETSON.stack, row("11.4.1", 25)))
+    text = instructions(newer, [artefact("int8")], PREPROCESS)
+    assert "For JetPack 6.2 (TensorRT 10.3.0)" in text
+    for stack in newer.stack:
+        assert stack.name in text
+    assert "with 11.4.1 (TensorRT 11.4.1): the same commands without `--stronglyTyped`" in text
+
+
+def test_the_default_row_is_the_marked_one_else_the_first() -> None:
+    assert default_row(JETSON).name == "JetPack 6.2"
+    unmarked = replace(JETSON, stack=tuple(replace(r, default=False) for r in JETSON.stack))
+    assert default_row(unmarked).name == "JetPack 5.1"
+    with pytest.raises(ProfileError, match="has no stack row"):
+        default_row(replace(JETSON, stack=()))
+
+
+@pytest.mark.parametrize(
+    ("precision", "made"),
+    [
+        ("auto", ("fp32", "fp16", "int8")),
+        ("int8", ("fp32", "int8")),
+        ("fp16", ("fp32", "fp16")),
+        ("fp32", ("fp32",)),
+    ],
+)
+def test_fp32_is_always_made_first(precision: str, made: tuple[str, ...]) -> None:
+    section = ExportSection(precision=precision)  # type: ignore[arg-type]
+    assert wanted_precisions(JETSON, section) == made

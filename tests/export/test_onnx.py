@@ -1,0 +1,160 @@
+"""The ONNX file is what was asked for, and says nothing of the machine that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from edgexfer.core.errors import ModelError
+from edgexfer.export.half import to_half
+from edgexfer.export.onnx import OPSET, check_onnx, export_onnx
+from edgexfer.export.program import export_program
+from edgexfer.models.store import load_model
+
+
+class Branching(nn.Module):
+    """Decides by the data, which no graph can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 16 * 16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return self.fc(flat) if flat.sum() > 0 else -self.fc(flat)
+
+
+def test_the_file_is_as_asked(fp32: Path) -> None:
+    proto = onnx.load(fp32)
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
+    ends = [*proto.graph.input, *proto.graph.output]
+    shapes = {
+        e.name: [d.dim_param or d.dim_value for d in e.type.tensor_type.shape.dim] for e in ends
+    }
+    assert shapes == {"images": ["batch", 3, 16, 16], "logits": ["batch", 10]}
+    assert "BatchNormalization" not in {n.op_type for n in proto.graph.node}
+    assert sorted(p.name for p in fp32.parent.iterdir()) == [fp32.name]
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_the_opset_is_really_written(opset: int, run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    place = export_onnx(model, card.preprocess.size, tmp_path / "m.onnx", opset=opset)
+    assert check_onnx(place) == opset
+
+
+def test_an_opset_that_the_exporter_cannot_write_is_refused(run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    with pytest.raises(ModelError) as caught:
+        export_onnx(model, card.preprocess.size, tmp_path / "m.onnx", opset=13)
+    assert "holds opset 18, asked for 13" in caught.value.what
+    assert f"use opset {OPSET}" in caught.value.fix
+
+
+def test_metadata_is_kept_and_nothing_else_is(run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    place = tmp_path / "m.onnx"
+    export_onnx(model, card.preprocess.size, place, metadata={"edgexfer.classes": ["é", "b"]})
+    proto = onnx.load(place)
+    assert [(p.key, p.value) for p in proto.metadata_props] == [
+        ("edgexfer.classes", '["\\u00e9", "b"]')
+    ]
+    assert not any(n.metadata_props or n.doc_string for n in proto.graph.node)
+    assert b".py" not in place.read_bytes()
+
+
+def test_two_exports_are_equal_to_the_byte(run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    for name in ("a", "b"):
+        export_onnx(model, card.preprocess.size, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_exporter_says_nothing(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, card = load_model(run)
+    export_onnx(model, card.preprocess.size, tmp_path / "m.onnx")
+    export_program(model, card.preprocess.size, tmp_path / "m.pt2")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("write", [export_onnx, export_program])
+def test_the_model_is_as_before(write: Callable[..., Path], run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    model.train()
+    frozen = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    write(model, card.preprocess.size, tmp_path / "m")
+    assert model.training
+    assert not frozen.training
+    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("write", [export_onnx, export_program])
+def test_a_model_that_branches_on_data_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        write(Branching(), (16, 16), tmp_path / "m")
+    assert "model Branching cannot be exported" in caught.value.what
+    assert "data-dependent control flow" in caught.value.fix
+
+
+def rename_output(proto: onnx.ModelProto) -> None:
+    proto.graph.node[-1].output[0] = proto.graph.output[0].name = "scores"
+
+
+def foreign_operator(proto: onnx.ModelProto) -> None:
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def cut_a_wire(proto: onnx.ModelProto) -> None:
+    proto.graph.node[3].input[0] = "nowhere"
+
+
+BREACHES = {
+    rename_output: "has inputs and outputs (['images'], ['scores'])",
+    foreign_operator: "needs operators of com.example",
+    cut_a_wire: "is no valid ONNX model",
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES, ids=lambda f: str(f.__name__))
+def test_a_file_that_is_not_ours_is_refused(
+    breach: Callable[[onnx.ModelProto], None], fp32: Path, tmp_path: Path
+) -> None:
+    proto = onnx.load(fp32)
+    breach(proto)
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError) as caught:
+        check_onnx(tmp_path / "m.onnx")
+    assert BREACHES[breach] in caught.value.what
+    assert caught.value.fix
+
+
+def test_weights_in_another_file_are_refused(fp32: Path, tmp_path: Path) -> None:
+    onnx.save(onnx.load(fp32), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    with pytest.raises(ModelError, match="keeps its weights in another file"):
+        check_onnx(tmp_path / "m.onnx")
+
+
+def test_half_keeps_the_ends_and_types_the_inside(fp32: Path, tmp_path: Path) -> None:
+    proto = onnx.load(to_half(fp32, tmp_path / "half.onnx"))
+    kinds = {t.data_type for t in proto.graph.initializer}
+    assert onnx.TensorProto.FLOAT not in kinds
+    ends = [*proto.graph.input, *proto.graph.output]
+    assert {e.type.tensor_type.elem_type for e in ends} == {onnx.TensorProto.FLOAT}
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * fp32.stat().st_size
+
+
+def test_half_names_a_file_that_it_cannot_type(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08")
+    with pytest.raises(ModelError) as caught:
+        to_half(tmp_path / "m.onnx", tmp_path / "half.onnx")
+    assert "m.onnx: cannot be typed as FP16" in caught.value.what
+    assert "--precision fp32" in caught.value.fix

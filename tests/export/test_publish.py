@@ -1,0 +1,94 @@
+"""A bundle's folder appears whole or not at all, and what was there is never touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgexfer.core.errors import BundleError, DiskError
+from edgexfer.export.publish import find_same, making
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(place.name for place in folder.iterdir())
+
+
+def test_the_folder_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "bundle"
+    with making(out) as folder:
+        (folder / "a").write_text("x")
+        assert not out.exists()
+    assert (out / "a").read_text() == "x"
+    assert names(out.parent) == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_whatever_ends_it_leaves_nothing(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), making(tmp_path / "bundle") as folder:
+        (folder / "a").write_text("x")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    dead = tmp_path / ".bundle.making.999999999"
+    alive = tmp_path / f".bundle.making.{os.getppid()}"
+    for place in (dead, alive):
+        place.mkdir()
+        (place / "a").write_text("x")
+    with making(tmp_path / "bundle"):
+        pass
+    assert names(tmp_path) == [alive.name, "bundle"]
+
+
+def test_an_empty_folder_may_become_the_bundle(tmp_path: Path) -> None:
+    assert find_same(tmp_path, "r") is None
+    with making(tmp_path / "bundle") as folder:
+        (tmp_path / "bundle").mkdir()
+        (folder / "a").write_text("x")
+    assert names(tmp_path / "bundle") == ["a"]
+
+
+def test_a_bundle_that_appeared_meanwhile_wins(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    with pytest.raises(BundleError) as caught, making(out):
+        out.mkdir()
+        (out / "theirs").write_text("x")
+    assert "was made by another process meanwhile" in caught.value.what
+    assert names(tmp_path) == ["bundle"]
+    assert names(out) == ["theirs"]
+
+
+def test_a_parent_that_is_a_file_is_a_disk_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DiskError), making(tmp_path / "file" / "bundle"):
+        pass
+
+
+def test_nothing_is_in_the_way(tmp_path: Path) -> None:
+    assert find_same(tmp_path / "none", "r") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        (["notes.txt"], "is not empty and holds no bundle"),
+        (["manifest.json"], "not readable as JSON"),
+    ],
+)
+def test_what_is_in_the_way_is_named(files: list[str], what: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(BundleError) as caught:
+        find_same(tmp_path, "r")
+    assert what in caught.value.what
+    assert "choose another --out" in caught.value.fix
+    assert names(tmp_path) == files
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text("x")
+    with pytest.raises(BundleError, match="is a file, not a folder"):
+        find_same(tmp_path / "bundle", "r")
