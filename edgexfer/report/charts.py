@@ -96,7 +96,8 @@ def accuracy_latency(rows: Sequence[Row], slots: dict[str, int]) -> str | None:
         _latency_axis(axes, [(r.p50_ns or 0) / 1e6 for r in shown])
         axes.set_xlabel("p50 latency, ms")
         axes.set_ylabel("top-1 accuracy, %")
-        axes.margins(x=0.12, y=0.12)
+        axes.margins(x=0.12, y=0.18)
+        _letters(axes, shown, slots)
 
     keys = ", ".join(
         f"{r.key} {(r.p50_ns or 0) / 1e6:.3g} ms {r.top1_pct:.1f} %" for r in shown if r.top1_pct
@@ -127,7 +128,9 @@ def latency_distribution(rows: Sequence[Row], slots: dict[str, int]) -> str | No
             share = 0.85 - 0.15 * (number % 5)
             at = samples[row.key][int(share * len(samples[row.key]))]
             _letter(axes, row.key, (at, 100 * share), _SERIES[slot], (8, -4))
-        _latency_axis(axes, [m for r in drawn for m in (samples[r.key][0], samples[r.key][-1])])
+        ends = {r.key: samples[r.key][int(0.995 * (len(samples[r.key]) - 1))] for r in drawn}
+        _latency_axis(axes, [m for r in drawn for m in (samples[r.key][0], ends[r.key])])
+        axes.set_xlim(right=1.05 * max(ends.values()))
         axes.set_xlabel("latency of one inference, ms")
         axes.set_ylabel("inferences done, %")
         axes.set_ylim(0, 101)
@@ -198,7 +201,17 @@ def _point(axes: Axes, row: Row, colour: str) -> None:
         capsize=3,
         zorder=3,
     )
-    _letter(axes, row.key, (x, accuracy.high_pct), colour, (0, 4))
+
+
+def _letters(axes: Axes, rows: Sequence[Row], slots: dict[str, int]) -> None:
+    """Write each point's letter above its bar, higher where its left neighbour is near."""
+    last, level = -math.inf, 0
+    for row in sorted(rows, key=lambda r: r.p50_ns or 0):
+        at = ((row.p50_ns or 0) / 1e6, row.record.accuracy.high_pct if row.record.accuracy else 0)
+        share = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
+        level = (level + 1) % 3 if share - last < 0.04 else 0
+        last = share
+        _letter(axes, row.key, at, _SERIES[slots[row.key]], (0, 4 + 10 * level))
 
 
 def _letter(

@@ -48,14 +48,14 @@ def judge(found: Found, group: Group) -> Verdict:
     if not within:
         return Verdict(_none_headline(group, judged), (), (), None)
     best, drop = min(within, key=lambda pair: pair[0].p50_ns or 0)
-    sentences = [_measured(best), _kept(best, drop)]
+    doubtful = best.record.status == "partial"
+    sentences = [f"Its measurement is not beyond doubt: {_reasons(best)}."] if doubtful else []
+    sentences += [_measured(best), _kept(best, drop)]
     sentences += _ties(best, [r for r, _ in within])
     sentences += _faster_but_worse(best, judged)
     if group.reference is not None and best is not group.reference:
         sentences.append(_against_teacher(found, group.reference, best))
-    headline = f"Take {best.full_name}."
-    if best.record.status == "partial":
-        headline = f"Take {best.full_name}, with care: {_reasons(best)}."
+    headline = f"Take {best.full_name}{', with care' if doubtful else ''}."
     return Verdict(headline, tuple(sentences), tuple(_figures(best)), best)
 
 

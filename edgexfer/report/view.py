@@ -110,18 +110,18 @@ def draw_curves(lines: Sequence[RunLine]) -> list[str]:
 
 
 def cautions(found: Found, sections: Sequence[Section]) -> list[str]:
-    """List all that a reader must know before relying on a figure; each thing once."""
+    """List what a reader must know before relying on a figure; each thing once.
+
+    Why a record is not ``ok`` stands beside its status; here only that it is not.
+    """
     said: dict[str, list[str]] = {}
     for row in (r for s in sections for r in s.group.rows):
-        record = row.record
-        for reason in record.reasons:
-            said.setdefault(f"{words.clean(record.status)}: {words.clean(reason)}", []).append(
-                row.key
-            )
-        for warning in record.warnings:
+        status = words.clean(row.record.status)
+        if row.record.status != "ok":
+            why = "for the reasons in the table" if row.record.reasons else "without a reason"
+            said.setdefault(f"{status}, {why}", []).append(row.key)
+        for warning in row.record.warnings:
             said.setdefault(words.clean(warning), []).append(row.key)
-        if not record.reasons and record.status != "ok":
-            said.setdefault(f"{words.clean(record.status)}, without a reason", []).append(row.key)
     texts = [f"{words.joined(keys)}: {text}." for text, keys in said.items()]
     unfinished = [r for r in found.runs if r.info.status != "done"]
     texts += [f"The run {words.clean(r.path)} is {words.clean(r.info.status)}." for r in unfinished]

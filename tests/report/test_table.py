@@ -25,8 +25,21 @@ def test_the_table_is_aligned_and_complete() -> None:
 
 def test_a_failed_record_shows_its_reason() -> None:
     text = summary_table([make_record(STUDENT[0]), failed(STUDENT[1], "onnxruntime is missing")])
-    assert text.splitlines()[-1].endswith("failed: onnxruntime is missing")
+    *_, row, reason = text.splitlines()
+    assert row.endswith("failed")
+    assert reason == "x86-onnxruntime-int8 is failed: onnxruntime is missing"
     assert "speed-up" not in text
+
+
+def test_of_several_reasons_the_first_is_shown_and_the_others_counted() -> None:
+    doubtful = replace(make_record(STUDENT[0]), status="partial", reasons=("a", "b", "c"))
+    assert summary_table([doubtful]).endswith("is partial: a (and 2 reasons more)")
+
+
+def test_roles_name_the_models() -> None:
+    bundle = {"name": "resnet8", "model": "resnet8", "manifest_sha256": "s"}
+    text = summary_table([make_record(STUDENT[0], bundle)], roles={"s": "student"})
+    assert text.splitlines()[2].startswith("student (resnet8)  ")
 
 
 def test_machines_stand_apart() -> None:
