@@ -115,7 +115,7 @@ def clear(run: Path) -> None:
 
 
 def _write(folder: Path, snapshot: Snapshot, data: bytes) -> Path:
-    final = folder / f"step-{snapshot.step:08d}"
+    final = folder / _name(snapshot.step)
     temp = folder / f"{_TEMP}{final.name}-{os.getpid()}"
     try:
         with disk_errors(folder):
@@ -145,10 +145,11 @@ def _read(place: Path) -> Snapshot:
     manifest = read_json(place / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise DiskError(f"{MANIFEST} is of another schema", "start anew with another --out")
-    contents = {
-        name: _checked(place / name, manifest["files"].get(name)) for name in (TENSORS, STATE)
-    }
-    return Snapshot(manifest["step"], load(contents[TENSORS]), json.loads(contents[STATE]))
+    step, entries = manifest.get("step"), manifest.get("files")
+    if not isinstance(step, int) or not isinstance(entries, dict) or _name(step) != place.name:
+        raise DiskError(f"{MANIFEST} is damaged", "restore it")
+    contents = {name: _checked(place / name, entries.get(name)) for name in (TENSORS, STATE)}
+    return Snapshot(step, load(contents[TENSORS]), json.loads(contents[STATE]))
 
 
 def _checked(file: Path, entry: Any) -> bytes:
@@ -174,6 +175,10 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def _entry(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": sha256_bytes(data)}
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _all(folder: Path) -> list[Path]:

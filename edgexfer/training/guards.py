@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def not_finite(
         The error to raise; it names the step, the layer and the files.
     """
     layer = _first_layer(model, repeat)
-    what = f"the loss is {loss}" if not _finite(loss) else f"the gradient's norm is {norm}"
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
     place = f", first in {layer}" if layer else ""
     shown = ", ".join(where.files[:3]) + (
         f" and {len(where.files) - 3} more" if len(where.files) > 3 else ""
@@ -97,7 +98,3 @@ def _first_layer(model: nn.Module, repeat: Callable[[], Tensor]) -> str | None:
             handle.remove()
         model.zero_grad(set_to_none=True)
     return found[0] if found else None
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

@@ -6,6 +6,7 @@ kept of it in ``state.py``, where it is kept in ``checkpoint.py``.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -63,7 +64,7 @@ def fit(job: Job) -> FitResult:
     started = time.monotonic()
     here = world()
     refuse(job, here)
-    host.tune_malloc()
+    job.run.set(lineage={**job.run.info.lineage, "malloc_tuned": host.tune_malloc()})
 
     # 1. Everything on the device, as it was built or as the newest checkpoint has it.
     pixel_model = PixelModel(job.model, job.preprocess)
@@ -183,8 +184,8 @@ class _Training:
             metrics.log("out_of_memory", total, {"micro_batch": micro_batch})
 
         outcome = stepper.gradients(total, pixels, targets, shrunk)
-        overflow = stepper.scaler.is_enabled() and _finite(outcome.loss)
-        if not _finite(outcome.loss) or not (_finite(outcome.norm) or overflow):
+        overflow = stepper.scaler.is_enabled() and math.isfinite(outcome.loss)
+        if not math.isfinite(outcome.loss) or not (math.isfinite(outcome.norm) or overflow):
             files = [self.job.feed.keys[i] for i in batch.index.tolist()]
             where = Where(total + 1, state.epoch + 1, files, lr)
             error = not_finite(
@@ -236,7 +237,3 @@ def _interrupted(job: Job, state: State, signal: str | None) -> Interrupted:
         f"{state.total} of {total}; the state is saved",
         "type the same command again to go on from there",
     )
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

@@ -43,7 +43,8 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         """Flush TensorBoard's file."""
         if self._board is not None:
-            self._board.close()
+            with disk_errors(self._run.path):
+                self._board.close()
 
     @property
     def images_per_s(self) -> float:
@@ -66,9 +67,10 @@ class Metrics:
         self._run.log({"event": event, "step": step, **plain})
         if self._board is None:
             return
-        for name, value in plain.items():
-            if isinstance(value, (int, float)) and name != "epoch":
-                self._board.add_scalar(f"{event}/{name}", value, step)
+        with disk_errors(self._run.path):
+            for name, value in plain.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self._board.add_scalar(f"{event}/{name}", value, step)
 
 
 def _broken(value: Any) -> bool:

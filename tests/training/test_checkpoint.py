@@ -25,6 +25,11 @@ def snapshot(step: int) -> Snapshot:
     return Snapshot(step, tensors, {"epoch": step // 10, "text": "é"})
 
 
+def flip(place: Path, old: str, new: str) -> None:
+    assert old in place.read_text()
+    place.write_text(place.read_text().replace(old, new))
+
+
 def names(run: Path) -> list[str]:
     return sorted(p.name for p in (run / checkpoint.FOLDER).iterdir())
 
@@ -68,6 +73,8 @@ def test_nothing_saved_is_nothing_found(tmp_path: Path) -> None:
         (lambda p: (p / "MANIFEST.json").write_text("{"), "not readable as JSON"),
         (lambda p: (p / "MANIFEST.json").write_text("[]"), "is of another schema"),
         (lambda p: (p / "MANIFEST.json").write_text('{"schema": "x"}'), "of another schema"),
+        (lambda p: flip(p / "MANIFEST.json", '"step": 2', '"step": 3'), "MANIFEST.json is damaged"),
+        (lambda p: flip(p / "MANIFEST.json", '"files"', '"filez"'), "MANIFEST.json is damaged"),
         (lambda p: shutil.rmtree(p / "tensors.safetensors", True), None),
     ],
 )
