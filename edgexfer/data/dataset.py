@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgexfer.core.errors import DataError
-from edgexfer.core.files import canonical_json
+from edgexfer.core.files import canonical_json, sha256_bytes
 from edgexfer.data.archive import SUFFIXES as ARCHIVES
 from edgexfer.data.archive import unpack
 from edgexfer.data.decode import UInt8
+from edgexfer.data.digests import Digests
 from edgexfer.data.folder import FolderReader, scan_folder
 from edgexfer.data.sources import Reader, Source, digits, hub_set, torchvision_set
 from edgexfer.data.split import Entry, divide, keep
@@ -192,21 +193,25 @@ def _with_all_splits(
 
 
 def _fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
-    digest = hashlib.sha256(canonical_json(classes).encode())
+    reader = splits["train"].reader
+    digests = Digests(reader.root) if isinstance(reader, FolderReader) else None
+    whole = hashlib.sha256(canonical_json(classes).encode())
     for name, split in splits.items():
-        digest.update(name.encode())
+        whole.update(name.encode())
         for i, key in enumerate(split.keys):
-            digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
-            digest.update(b"%d " % split.labels[i] + _content(split, i))
-    return digest.hexdigest()
+            whole.update(key.encode("utf-8", "surrogateescape") + b"\0")
+            whole.update(f"{split.labels[i]} {_content(split, i, digests)}".encode())
+    if digests:
+        digests.save()
+    return whole.hexdigest()
 
 
-def _content(split: Split, i: int) -> bytes:
-    try:
-        found = split.read(i)
-    except (
-        DataError
-    ) as error:  # decoding will name it; here it only must not look like another file
-        return error.what.encode("utf-8", "surrogateescape")
+def _content(split: Split, i: int, digests: Digests | None) -> str:
+    if digests:
+        try:
+            return digests.of(split.keys[i])
+        except DataError:  # decoding will name it; here it only must not look like a readable file
+            return "unreadable"
+    found = split.read(i)
     data = found if isinstance(found, bytes) else repr(found.shape).encode() + found.tobytes()
-    return hashlib.sha256(data).digest()
+    return sha256_bytes(data)
