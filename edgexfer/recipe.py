@@ -206,7 +206,8 @@ class BenchSection:
 
     Attributes:
         processes: fresh processes per artefact, interleaved over the artefacts.
-        seconds: least time that each process measures after its warm-up.
+        seconds: least time that each process measures after its warm-up, or 10,000 inferences,
+            whichever is first.
         samples: least number of inferences that each process measures.
         threads: threads of the runtime; 0 leaves the choice to it.
         seed: of the interleaved order.

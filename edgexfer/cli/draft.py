@@ -83,7 +83,7 @@ student:                 # the compact model that goes to the device
   w_hard: 0.1            # weight of the labels
   control: true          # also train it without the teacher, to see whether the teacher helps
   train:
-    epochs: {plan.student_epochs}    # distillation gains from patience: more is better
+    epochs: {plan.student_epochs}           # distillation gains from patience: more is better
     batch_size: {plan.batch}
     lr: {plan.student_lr}
     augment: {plan.augment}

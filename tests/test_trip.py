@@ -1,0 +1,142 @@
+"""The whole trip, from a recipe to the report, and what a second call of it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgexfer.core.errors import RunError
+from edgexfer.core.record import read_record
+from edgexfer.core.rundir import read_run
+from edgexfer.pipeline import run_recipe
+from edgexfer.recipe import Recipe, load_recipe
+from tests.pictures import write_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = """\
+name: tiny
+data: {path: PICTURES}
+teacher:
+  model: {name: resnet14, size: 16}
+  strategy: scratch
+  train: {epochs: 6, batch_size: 16, augment: none, precision: fp32}
+student:
+  model: {name: resnet8, size: 16}
+  control: true
+  train: {epochs: 6, batch_size: 16, augment: none, precision: fp32}
+export: {targets: [x86-onnxruntime], max_drop: 20.0}
+bench: {processes: 2, seconds: 0.05, samples: 60}
+"""
+
+
+def tiny(tmp_path: Path, *overrides: str) -> Recipe:
+    """Load the recipe of a trip that takes seconds."""
+    pictures = tmp_path / "pictures"
+    if not pictures.exists():
+        write_folder(pictures)
+    place = tmp_path / "recipe.yaml"
+    place.write_text(RECIPE.replace("PICTURES", str(pictures)))
+    return load_recipe(place, overrides)
+
+
+def stamps(trip: Path) -> dict[str, int]:
+    """Return when each file of the trip was last written."""
+    return {
+        str(f.relative_to(trip)): f.stat().st_mtime_ns
+        for f in trip.rglob("*")
+        if f.is_file() and f.name not in ("report.html", "recipe.yaml", ".lock")
+    }
+
+
+def test_a_trip_and_its_second_call(tmp_path: Path) -> None:
+    trip = run_recipe(tiny(tmp_path), tmp_path / "trip")
+
+    records = {p.stem: read_record(p) for p in trip.records}
+    assert set(records) == {"x86-onnxruntime-fp32", "x86-onnxruntime-int8", "x86-torch-fp32"}
+    assert all(r.status in ("ok", "partial") for r in records.values())
+    assert records["x86-torch-fp32"].bundle["model"] == "resnet14"
+    student = read_run(trip.path / "student")
+    fp32 = records["x86-onnxruntime-fp32"].accuracy
+    assert fp32 is not None
+    # The artefact's accuracy on the device is the trainer's, image for image.
+    assert fp32.correct == student.result["test"]["correct"]
+    saved = json.loads((trip.path / "student" / "predictions.json").read_text())
+    assert list(fp32.predictions) == saved["predictions"]
+    assert trip.gain is not None
+    assert "tiny" in trip.report.read_text() or "resnet8" in trip.report.read_text()
+
+    before = stamps(trip.path)
+    again = run_recipe(tiny(tmp_path), tmp_path / "trip")
+    assert again.records == trip.records
+    assert stamps(trip.path) == before, "a stage whose inputs had not changed was done again"
+
+
+def test_a_changed_export_keeps_the_trainings_and_the_former_bundle(tmp_path: Path) -> None:
+    short = ("student.train.epochs=1", "student.control=false", "teacher=null")
+    trip = run_recipe(tiny(tmp_path, *short, "export.precision=fp32"), tmp_path / "trip")
+    assert [p.stem for p in trip.records] == ["x86-onnxruntime-fp32"]
+    weights = stamps(trip.path)["student/model/weights.safetensors"]
+
+    trip = run_recipe(tiny(tmp_path, *short, "export.max_drop=100.0"), tmp_path / "trip")
+    assert len(trip.records) == 2
+    assert stamps(trip.path)["student/model/weights.safetensors"] == weights
+    assert (trip.path / "bundle.previous" / "manifest.json").is_file()
+
+
+def test_a_changed_training_is_refused_with_the_difference(tmp_path: Path) -> None:
+    short = ("student.control=false", "teacher=null", "export.precision=fp32")
+    run_recipe(tiny(tmp_path, *short, "student.train.epochs=1"), tmp_path / "trip")
+    with pytest.raises(RunError, match=r"train\.epochs: 1 -> 2"):
+        run_recipe(tiny(tmp_path, *short, "student.train.epochs=2"), tmp_path / "trip")
+
+
+def test_the_cifar10_recipe_on_a_few_hundred_images(shared_data: Path, tmp_path: Path) -> None:
+    overrides = [
+        f"data.path={shared_data / 'cifar10.tar.gz'}",
+        "data.limit=300",
+        "teacher.model.name=resnet8",
+        "teacher.train.epochs=1",
+        "student.train.epochs=1",
+        "export.max_drop=20.0",
+        "bench.processes=1",
+        "bench.seconds=0.1",
+    ]
+    recipe = load_recipe(ROOT / "examples" / "cifar10" / "recipe.yaml", overrides)
+    trip = run_recipe(recipe, tmp_path / "trip")
+    assert len(trip.records) == 5
+    assert read_run(trip.path / "student").result["test"]["n"] == 300
+
+
+@pytest.mark.slow
+def test_the_photographs_at_224_pixels(shared_data: Path, tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(shared_data / "pacs.tar") as archive:
+        photos = [m for m in archive.getmembers() if m.name.startswith("pacs/photo/")]
+        archive.extractall(tmp_path, members=photos, filter="data")
+    overrides = [
+        f"data.path={tmp_path / 'pacs' / 'photo'}",
+        "data.limit=70",
+        "teacher.train.epochs=1",
+        "student.train.epochs=2",
+        "export.max_drop=20.0",
+        "bench.processes=1",
+        "bench.seconds=0.2",
+    ]
+    recipe = load_recipe(ROOT / "examples" / "own-images" / "recipe.yaml", overrides)
+    trip = run_recipe(recipe, tmp_path / "trip")
+    assert {p.stem for p in trip.records} >= {"x86-openvino-int8", "x86-onnxruntime-int8"}
+
+
+@pytest.mark.slow
+def test_the_quickstart_in_python(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = ROOT / "examples" / "digits" / "trip.py"
+    argv = [sys.executable, str(script), "--epochs", "2", "--out", str(tmp_path / "trip")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=600)
+    assert "the first digit is a 0" in done.stdout
+    assert Path(done.stdout.strip().splitlines()[-1].removeprefix("report: ")).is_file()
