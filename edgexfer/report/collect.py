@@ -180,11 +180,16 @@ def _read_run(place: Path) -> FoundRun:
 
 def _read_bundle(place: Path) -> FoundBundle:
     manifest = read_manifest(place)
-    name = place.resolve().name
-    digest = sha256_file(place / MANIFEST)
-    return FoundBundle(
-        place, ROLES.get(name, name), manifest, digest, _read_labels(place, manifest)
-    )
+    labels = _read_labels(place, manifest)
+    return FoundBundle(place, _role(place), manifest, sha256_file(place / MANIFEST), labels)
+
+
+def _role(bundle: Path) -> str:
+    """Return the part that a bundle plays in its trip, or its folder's name outside of one."""
+    place = bundle.resolve()
+    role = ROLES.get(place.name)
+    in_trip = role is not None and (place.parent / role / INFO).exists()
+    return role if role is not None and in_trip else place.name
 
 
 def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None:

@@ -33,6 +33,12 @@ def test_parts_are_read_alone_and_named_twice_count_once(trip: Path) -> None:
     assert both.title == record.stem
 
 
+def test_a_bundle_has_a_role_in_its_trip_alone(trip: Path, tmp_path: Path) -> None:
+    shutil.copytree(trip / "bundle", tmp_path / "alone" / "bundle")
+    assert [b.role for b in collect([trip / "bundle"]).bundles] == ["student"]
+    assert [b.role for b in collect([tmp_path / "alone" / "bundle"]).bundles] == ["bundle"]
+
+
 def test_what_cannot_be_read_is_kept_as_a_fault(trip: Path) -> None:
     (trip / "bench" / "zz.json").write_text('{"schema": "edgexfer.ben')
     (trip / "student" / "run.json").write_text("[]")
