@@ -49,7 +49,10 @@ _LOGS_PER_EPOCH = 20
 
 
 def fit(job: Job) -> FitResult:
-    """Train a model; an unfinished training in the run goes on where it stopped, to the bit.
+    """Train a model; an unfinished training in the run goes on where it stopped.
+
+    On a CPU, with the same number of threads and the same versions, a training that was interrupted
+    ends with the same weights, to the bit, as one that was not; GPUs do not promise as much.
 
     Afterwards ``job.model`` holds the weights to deploy, in eval mode: of the best epoch where
     ``section.patience`` is set, else the average where ``section.ema`` is, else the last.

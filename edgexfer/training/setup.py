@@ -71,7 +71,9 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
     if known is None:
         with closing(job.feed.epoch(0)) as batches:
             batch = next(batches)
-        pixels, labels = to_device(batch.images, batch.labels, here.device)
+        # No more at once than the training itself: what fits there fits here.
+        few = slice(_micro_batch(job, here))
+        pixels, labels = to_device(batch.images[few], batch.labels[few], here.device)
         targets = F.one_hot(labels, head_size(job.model)).float()
         steps = job.section.epochs * job.feed.steps_per_epoch
         known = asdict(precision.race(pixel_model, job.objective, pixels, targets, steps))
@@ -95,7 +97,7 @@ def new_state(job: Job, here: World, chosen: str) -> State:
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(here.device.type, enabled=chosen == "fp16"),
         ema=Ema(job.model, section.ema) if section.ema else None,
-        micro_batch=-(-section.batch_size // (here.size * section.accumulate)),
+        micro_batch=_micro_batch(job, here),
     )
 
 
@@ -141,6 +143,10 @@ def make_stepper(
         seed=job.section.seed,
         rank=here.rank,
     )
+
+
+def _micro_batch(job: Job, here: World) -> int:
+    return -(-job.section.batch_size // (here.size * job.section.accumulate))
 
 
 def _compiled(model: nn.Module) -> nn.Module:
