@@ -42,7 +42,7 @@ from edgexfer.models.store import load_model
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration, draw_calibration
 from edgexfer.recipe import DataSection, ExportSection
-from edgexfer.training.host import lineage
+from edgexfer.training.host import lineage, tune_malloc
 from edgexfer.training.stage import open_data
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def export(
     same = find_same(out, request)
     if same is not None:
         return same
+    tune_malloc()
     dataset = _open(source)
     steps = _Steps(progress, 2 + len(source.jobs))
     with making(out) as folder, steps.shown():

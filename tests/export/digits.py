@@ -56,10 +56,10 @@ def make_run(place: Path, *, epochs: int = 3) -> Path:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     for _ in range(epochs):
-        for index in torch.randperm(len(pixels)).split(64):
+        for index in torch.split(torch.randperm(len(pixels)), 64):
             loss = nn.functional.cross_entropy(fed(pixels[index]), images.labels[index])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     place.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,8 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
-        return self.fc(flat) if flat.sum() > 0 else -self.fc(flat)
+        scores: Tensor = self.fc(flat)
+        return scores if flat.sum() > 0 else -scores
 
 
 def test_the_file_is_as_asked(fp32: Path) -> None:
@@ -117,7 +118,7 @@ def cut_a_wire(proto: onnx.ModelProto) -> None:
     proto.graph.node[3].input[0] = "nowhere"
 
 
-BREACHES = {
+BREACHES: dict[Callable[[onnx.ModelProto], None], str] = {
     rename_output: "has inputs and outputs (['images'], ['scores'])",
     foreign_operator: "needs operators of com.example",
     cut_a_wire: "is no valid ONNX model",

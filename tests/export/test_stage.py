@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -217,7 +218,12 @@ def test_two_exports_give_the_same_model_files(run: Path, tmp_path: Path) -> Non
 def test_progress_shows_the_parts_and_seconds_are_kept(run: Path, tmp_path: Path) -> None:
     text = io.StringIO()
     section = ExportSection(targets=("x86-torch",), evaluation_images=20)
-    manifest = export(run, section, tmp_path / "b", progress=lambda *a: Progress(*a, stream=text))
+    manifest = export(
+        run,
+        section,
+        tmp_path / "b",
+        progress=lambda title, total, unit: Progress(title, total, unit, text),
+    )
     assert "x86-torch fp32" in text.getvalue()
     assert set(manifest.lineage["seconds"]) == {"images", "fp32 reference", "x86-torch fp32"}
     assert manifest.calibration == {}
@@ -228,7 +234,7 @@ def test_a_drop_beyond_the_limit_leaves_nothing(run: Path, tmp_path: Path) -> No
     stretched = tmp_path / "run"
     shutil.copytree(run, stretched)
     model, card = load_model(run)
-    block = next(m for m in model.modules() if hasattr(m, "conv2") and hasattr(m, "bn1"))
+    block: Any = next(m for m in model.modules() if hasattr(m, "conv2") and hasattr(m, "bn1"))
     with torch.no_grad():
         block.bn1.weight[0] *= 1e4
         block.bn1.bias[0] *= 1e4

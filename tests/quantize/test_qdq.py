@@ -133,7 +133,7 @@ def replace_constant(proto: onnx.ModelProto, which: int, value: np.ndarray) -> s
     return str(name)
 
 
-BREACHES = {
+BREACHES: dict[Callable[[onnx.ModelProto], str], str] = {
     zero_point_of_one: "zero point {} is not 0",
     zero_point_uint8: "zero point {} is not int8",
     scale_of_zero: "scale {} is not positive",
