@@ -17,7 +17,7 @@ from tests.training.toy import Feed, Net, make_job
 
 def main(path: Path, behaviour: str) -> None:
     torch.set_num_threads(1)
-    with joined(timeout_s=20) as here:
+    with joined(timeout_s=60) as here:
         info = RunInfo(SCHEMA, "finetune", "running", {}, {}, "0" * 64)
         with open_run(path, info, leader=here.leader) as run:
             torch.manual_seed(0)

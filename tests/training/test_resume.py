@@ -55,22 +55,31 @@ def train_in_child(path: Path, **changes: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """The weights of a training that nobody disturbs, and how long it takes."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The weights of a training that nobody disturbs."""
     torch.set_num_threads(1)
-    place = tmp_path_factory.mktemp("whole")
-    train(place / "first")
-    start = time.monotonic()
-    weights = train(place / "second")
-    return weights, time.monotonic() - start
+    return train(tmp_path_factory.mktemp("whole") / "run")
 
 
-def kill_and_resume(path: Path, after_s: float) -> tuple[dict[str, bytes], int]:
-    """Kill a training after so many seconds, and let another process finish it."""
+def kill_after(path: Path, step: int, more_s: float) -> None:
+    """Begin a training and kill it so many seconds after the checkpoint of a step."""
     child = train_in_child(path)
-    time.sleep(after_s)
+    end = time.monotonic() + 60
+    while saved_step(path) < step and time.monotonic() < end:
+        time.sleep(0.001)
+    time.sleep(more_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def saved_step(path: Path) -> int:
+    names = [p.name for p in (path / checkpoint.FOLDER).glob("step-*")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+def kill_and_resume(path: Path, step: int, more_s: float) -> tuple[dict[str, bytes], int]:
+    """Kill a training about a step, and let another process finish it."""
+    kill_after(path, step, more_s)
     with make_run(path) as run:
         job = make_job(run, **SETTINGS)
         result = fit(job)
@@ -79,15 +88,14 @@ def kill_and_resume(path: Path, after_s: float) -> tuple[dict[str, bytes], int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that uses torch")
 def test_twenty_kills_at_random_moments_change_no_bit(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+    tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    weights, seconds = whole
     chance = random.Random(0)
     resumed = []
     for trial in range(20):
         path = tmp_path / f"run{trial}"
-        found, steps = kill_and_resume(path, chance.uniform(0.05, 1) * seconds)
-        assert found == weights, f"trial {trial}, resumed from step {steps}"
+        found, steps = kill_and_resume(path, chance.randrange(36), chance.uniform(0, 0.05))
+        assert found == whole, f"trial {trial}, resumed from step {steps}"
         resumed.append(steps)
     # The kills must have hit trainings under way, or this proves nothing.
     assert sum(0 < steps < 40 for steps in resumed) >= 10, resumed
@@ -95,19 +103,17 @@ def test_twenty_kills_at_random_moments_change_no_bit(
 
 
 def test_when_checkpoints_are_written_does_not_change_the_weights(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+    tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    assert train(tmp_path / "run", checkpoint_s=1e9) == whole[0]
+    assert train(tmp_path / "run", checkpoint_s=1e9) == whole
 
 
-def test_another_seed_gives_other_weights(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
-) -> None:
-    assert train(tmp_path / "run", seed=1) != whole[0]
+def test_another_seed_gives_other_weights(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    assert train(tmp_path / "run", seed=1) != whole
 
 
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+    tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     path = tmp_path / "run"
     train(path)
@@ -116,7 +122,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     data = bytearray(tensors.read_bytes())
     data[len(data) // 2] ^= 1
     tensors.write_bytes(bytes(data))
-    assert train(path) == whole[0]
+    assert train(path) == whole
     resume = [e for e in read_events(path) if e["event"] == "resume"][-1]
     assert resume["step"] == int(older.name.removeprefix("step-"))
     assert resume["skipped"] == [
@@ -126,18 +132,16 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
 
 def test_metrics_after_a_resume_have_each_step_once(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    child = train_in_child(path)
-    time.sleep(0.3)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    kill_after(path, 13, 0.02)
     train(path)
+    assert any(e["event"] == "resume" for e in read_events(path))
     steps = [e["step"] for e in read_events(path) if e["event"] == "train"]
     assert steps == list(range(1, 41))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_a_resume_changes_no_bit(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float], number: signal.Signals
+    tmp_path: Path, whole: dict[str, bytes], number: signal.Signals
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(Interrupted) as caught, make_run(path) as run:
@@ -149,11 +153,11 @@ def test_a_signal_saves_and_a_resume_changes_no_bit(
     assert "after step 13 of 40; the state is saved" in caught.value.what
     assert "same command" in caught.value.fix
     assert run.info.status == "interrupted"
-    assert train(path, checkpoint_s=1e9) == whole[0]
+    assert train(path, checkpoint_s=1e9) == whole
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+    tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt), make_run(path) as run:
@@ -163,11 +167,11 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
         fit(job)
     snapshot, skipped = checkpoint.newest(path)
     assert snapshot is not None and snapshot.step == 12 and not skipped
-    assert train(path) == whole[0]
+    assert train(path) == whole
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_intact(
-    tmp_path: Path, whole: tuple[dict[str, bytes], float]
+    tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     path = tmp_path / "run"
     with pytest.raises(DiskError) as caught, make_run(path) as run:
@@ -180,7 +184,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(
     snapshot, skipped = checkpoint.newest(path)
     assert snapshot is not None and snapshot.step == 12 and not skipped
     assert not list((path / checkpoint.FOLDER).glob(".*"))
-    assert train(path) == whole[0]
+    assert train(path) == whole
 
 
 def _signal_at_call(objective: Any, call: int, number: signal.Signals) -> Any:
