@@ -85,10 +85,14 @@ def show_records(records: Sequence[Record], places: Sequence[Path], *, as_json: 
 
 def show_trip(trip: Trip) -> None:
     """Print the table of a whole trip, whether the teacher helped, and where the report is."""
+    from edgexfer.core.bundle import MANIFEST
+    from edgexfer.core.files import sha256_file
     from edgexfer.core.record import read_record
     from edgexfer.report.table import summary_table
 
-    click.echo(summary_table([read_record(p) for p in trip.records]))
+    places = {"student": trip.path / "bundle", "teacher": trip.path / "teacher-bundle"}
+    roles = {sha256_file(b / MANIFEST): role for role, b in places.items() if b.is_dir()}
+    click.echo(summary_table([read_record(p) for p in trip.records], roles=roles))
     if trip.gain is not None:
         click.echo(gain_in_words(trip.gain))
     click.echo(f"Report: {trip.report}")
