@@ -18,6 +18,7 @@ Limits, and why they are such:
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,7 +115,8 @@ def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> 
         preprocess: of the model's own card, not of what is exported.
         probe: the images.
     """
-    fed = PixelModel(model, preprocess).eval().to(memory_format=torch.channels_last)
+    # On a copy: the exporters are to see the weights in the order that they have.
+    fed = PixelModel(copy.deepcopy(model), preprocess).eval().to(memory_format=torch.channels_last)
     height, width = preprocess.size
     batch = max(1, _PIXELS_AT_ONCE // (height * width))
 
