@@ -6,6 +6,7 @@ Only the FP32 file is made here, the first of every chain; INT8 lives in ``quant
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
@@ -126,31 +127,23 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Hand out a model in eval mode, on the CPU and in FP32, and put it back as it was.
+def frozen(model: nn.Module) -> nn.Module:
+    """Return a copy in eval mode, on the CPU, in FP32 and in torch's default memory order.
 
-    Batch-norm statistics of each module and their modes are restored one by one: a fine-tuned
-    model has parts in eval mode beside parts in train mode.
+    From channels-last weights the exporter writes shape arithmetic around each reduction, which
+    FP32 survives and quantizers do not.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    first = next(model.parameters(), torch.zeros(()))
-    device, dtype = first.device, first.dtype
-    try:
-        yield model.eval().to("cpu", torch.float32)
-    finally:
-        model.to(device, dtype)
-        for module, training in modes:
-            module.training = training
+    still = copy.deepcopy(model).eval().to("cpu", torch.float32)
+    return still.to(memory_format=torch.contiguous_format)
 
 
 def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
     # Two images: torch.export would take a batch of one for a constant.
     images = torch.zeros(2, 3, *size)
     try:
-        with frozen(model) as still, quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                still,
+                frozen(model),
                 (images,),
                 dynamo=True,
                 external_data=False,

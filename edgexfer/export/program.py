@@ -24,8 +24,10 @@ def export_program(model: nn.Module, size: tuple[int, int], out: Path) -> Path:
     """
     shapes = ({0: torch.export.Dim(BATCH)},)
     try:
-        with frozen(model) as still, quiet(), torch.no_grad():
-            program = torch.export.export(still, (torch.zeros(2, 3, *size),), dynamic_shapes=shapes)
+        with quiet(), torch.no_grad():
+            program = torch.export.export(
+                frozen(model), (torch.zeros(2, 3, *size),), dynamic_shapes=shapes
+            )
             _strip(program)
             torch.export.save(program, out)
     except Exception as error:  # the exporter wraps whatever the model's own code raises
