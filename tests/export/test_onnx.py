@@ -79,7 +79,7 @@ def test_two_exports_are_equal_to_the_byte(run: Path, tmp_path: Path) -> None:
 
 def test_a_channels_last_model_gives_the_same_file(run: Path, tmp_path: Path, fp32: Path) -> None:
     model, card = load_model(run)
-    last = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    last = model.to(memory_format=torch.channels_last)
     export_onnx(last, card.preprocess.size, tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_bytes() == fp32.read_bytes()
 
