@@ -6,9 +6,12 @@ with the reason. Fixtures of one room live in that room's own ``conftest.py``.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import platform
+import shutil
+import tempfile
 from pathlib import Path
 
 # Set before any library starts its thread pool: the tests run beside each other.
@@ -17,6 +20,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # No test may reach for a display, or tell anybody that it ran.
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Nor may one leave anything in the cache of whoever runs the tests.
+if "EDGEXFER_CACHE" not in os.environ:
+    _cache = tempfile.mkdtemp(prefix="edgexfer-tests-")
+    os.environ["EDGEXFER_CACHE"] = _cache
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 
 import pytest  # noqa: E402 - after the environment is set
 

@@ -63,18 +63,8 @@ class LoadedBundle:
         import numpy as np
 
         from edgexfer.bench.feed import normalise
-        from edgexfer.data.decode import decode, fit
 
-        notes: tuple[str, ...] = ()
-        if isinstance(image, np.ndarray):
-            pixels = image
-        else:
-            source = image if isinstance(image, bytes) else Path(image)
-            name = "image" if isinstance(image, bytes) else str(image)
-            size = max(self.manifest.preprocess.resize, *self.manifest.preprocess.size)
-            decoded = decode(source, name, at_least=size)
-            pixels, notes = decoded.image, decoded.notes
-        fitted = fit(pixels, self.manifest.preprocess)
+        fitted, notes = self.prepare(image)
         feed = {self.artefact.inputs[0].name: normalise(fitted[None], self.manifest.preprocess)}
         logits = self._session.run(feed)[self.artefact.outputs[0].name][0].astype(np.float64)
         shares = np.exp(logits - logits.max())
@@ -82,6 +72,24 @@ class LoadedBundle:
         labels = self.manifest.labels
         by_name = {name: float(share) for name, share in zip(labels, shares, strict=True)}
         return Prediction(labels[int(shares.argmax())], by_name, self.artefact.name, notes)
+
+    def prepare(self, image: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the image as training and evaluation saw theirs, uint8 (H, W, 3), and notes on it.
+
+        Raises:
+            DataError: the image cannot be read.
+        """
+        import numpy as np
+
+        from edgexfer.data.decode import decode, decode_size, fit
+
+        preprocess = self.manifest.preprocess
+        if isinstance(image, np.ndarray):
+            return fit(image, preprocess), ()
+        source = image if isinstance(image, bytes) else Path(image)
+        name = "image" if isinstance(image, bytes) else str(image)
+        decoded = decode(source, name, at_least=decode_size(preprocess))
+        return fit(decoded.image, preprocess), decoded.notes
 
     def close(self) -> None:
         """Let go of the runtime's memory."""

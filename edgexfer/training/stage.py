@@ -14,6 +14,7 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import RunError
 from edgexfer.core.files import PathLike, read_json, write_json
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
 from edgexfer.core.stats import PairedDrop, paired_drop, wilson
 from edgexfer.models.create import complete_options, create_model, default_preprocess
@@ -99,13 +100,16 @@ def make_feed(
         rank=here.rank,
         world=here.size,
         allow_quarantined=data.allow_quarantined,
+        progress=Progress if here.leader else None,
     )
 
 
 def images_of(data: DataSection, dataset: Dataset, split: str, preprocess: Preprocess) -> Images:
     """Load a split as the model's geometry makes it."""
     from edgexfer.data.images import load_images
+    from edgexfer.training.distributed import world
 
+    here = world()
     return load_images(
         dataset,
         split,
@@ -113,6 +117,7 @@ def images_of(data: DataSection, dataset: Dataset, split: str, preprocess: Prepr
         cache=data.cache,
         workers=data.workers,
         allow_quarantined=data.allow_quarantined,
+        progress=Progress if here.leader else None,
     )
 
 

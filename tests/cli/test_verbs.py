@@ -74,6 +74,23 @@ def test_predict_in_python_takes_files_bytes_and_arrays(good: Place) -> None:
     assert answers[0].label == "blue"
 
 
+def test_predict_sees_a_large_photograph_as_training_would(good: Place, tmp_path: Path) -> None:
+    from edgexfer.data.dataset import open_dataset
+    from edgexfer.data.images import load_images
+
+    photos = tmp_path / "photos"
+    for name in ("blue", "red"):
+        (photos / name).mkdir(parents=True)
+        for i in range(5):
+            picture((90, 90, 160), seed=i, size=800).save(photos / name / f"{i}.jpg", quality=90)
+    with edgexfer.load_bundle(good.bundle) as bundle:
+        images = load_images(open_dataset(str(photos)), "train", bundle.manifest.preprocess)
+        for i, key in enumerate(images.keys):
+            seen, _ = bundle.prepare(photos / key)
+            assert (images.pixels([i])[0].permute(1, 2, 0).numpy() == seen).all()
+        assert len(images) > 0
+
+
 def test_verify_finds_a_good_bundle_good(good: Place, capsys: pytest.CaptureFixture[str]) -> None:
     findings = answered(capsys, "verify", good.bundle)
     assert {f["status"] for f in findings} == {"ok"}
