@@ -77,7 +77,8 @@ def distill(
         # 3. The teacher, checked before hours are spent on it.
         objective: Objective = cross_entropy(train.label_smoothing)
         if teacher:
-            guide = load_teacher(teacher, dataset.classes).to(here.device)
+            guide = load_teacher(teacher, dataset.classes)
+            guide.to(here.device, memory_format=torch.channels_last)
             _check_teacher(guide, teacher, run, val, student.temperature)
             objective = Distillation(
                 guide,
