@@ -78,7 +78,7 @@ def distill(
         objective: Objective = cross_entropy(train.label_smoothing)
         if teacher:
             guide = load_teacher(teacher, dataset.classes)
-            guide.to(here.device, memory_format=torch.channels_last)
+            guide.to(memory_format=torch.channels_last).to(here.device)
             _check_teacher(guide, teacher, run, val, student.temperature)
             objective = Distillation(
                 guide,
