@@ -18,7 +18,7 @@ from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.files import sha256_file
 from edgexfer.core.record import SCHEMA, ProcessRun, Record
-from edgexfer.core.stats import Quantile, median, quantile, samples_needed
+from edgexfer.core.stats import Quantile, median, pooled_quantile, samples_needed
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WARMUP_FACTOR = 4.0
@@ -160,10 +160,10 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
             # Every process has just hashed the artefact's files.
             "page_cache": "warm",
         },
-        latency=_quantiles([ns for run in runs for ns in run.infer_ns]),
+        latency=_quantiles([run.infer_ns for run in runs]),
         stages={
-            "pre": _quantiles([ns for run in runs for ns in run.pre_ns]),
-            "post": _quantiles([ns for run in runs for ns in run.post_ns]),
+            "pre": _quantiles([run.pre_ns for run in runs]),
+            "post": _quantiles([run.post_ns for run in runs]),
         },
         accuracy=accuracy,
         power=None,
@@ -232,5 +232,5 @@ def spread_pct(runs: Sequence[ProcessRun]) -> Optional[float]:
     return 100.0 * (max(medians) / min(medians) - 1.0) if len(medians) > 1 else None
 
 
-def _quantiles(samples: Sequence[int]) -> Dict[str, Quantile]:
-    return {name: quantile(samples, q) for name, q in QUANTILES.items()}
+def _quantiles(runs: Sequence[Sequence[int]]) -> Dict[str, Quantile]:
+    return {name: pooled_quantile(runs, q) for name, q in QUANTILES.items()}

@@ -17,6 +17,7 @@ from edgexfer.core.stats import (
     mad,
     median,
     paired_drop,
+    pooled_quantile,
     quantile,
     samples_needed,
     unpaired_drop,
@@ -198,3 +199,34 @@ def test_images_needed_would_do(n: int, data: st.DataObject) -> None:
     larger = table * times
     again = paired_drop([a for a, _ in larger], [b for _, b in larger])
     assert again.high_pt <= drop.drop_pt + 1.0 + 0.05
+
+
+def test_runs_that_differ_widen_the_bound() -> None:
+    rng = random.Random(5)
+    alike = [[100 + rng.random() for _ in range(200)] for _ in range(5)]
+    apart = [[sample + 10 * i for sample in run] for i, run in enumerate(alike)]
+    same, spread = pooled_quantile(alike, 0.5), pooled_quantile(apart, 0.5)
+    together = quantile([sample for run in apart for sample in run], 0.5)
+    assert spread.value == together.value
+    assert (same.upper99 or 0) < 101
+    # The median of five medians 10 apart is not known to better than about two of them.
+    assert (spread.upper99 or 0) > (together.upper99 or 0) + 10
+
+
+def test_one_run_has_the_bound_of_its_samples() -> None:
+    run = [float(i) for i in range(100)]
+    assert pooled_quantile([run, []], 0.9) == quantile(run, 0.9)
+    assert pooled_quantile([[], []], 0.9).reason == "no samples"
+
+
+def test_the_bound_holds_for_new_machines_states() -> None:
+    """Medians of runs spread by 5 %: the bound over 8 runs covers the true median mostly."""
+    rng = random.Random(11)
+    covered = 0
+    for _ in range(60):
+        runs = [
+            [100 * effect + rng.gauss(0, 0.5) for _ in range(60)]
+            for effect in (rng.gauss(1, 0.05) for _ in range(8))
+        ]
+        covered += (pooled_quantile(runs, 0.5).upper99 or 0) >= 100
+    assert covered >= 54
