@@ -6,9 +6,12 @@ shows. Nothing here ever writes to stdout.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Optional, TextIO
+
+_BAR_WIDTH = 20
 
 
 class Progress:
@@ -82,6 +85,8 @@ class Progress:
             return
         text = self._line()
         if self._live:
+            # A line that wraps cannot be written over.
+            text = text[: max(shutil.get_terminal_size().columns - 1, 20)]
             pad = " " * max(self._width - len(text), 0)
             self._stream.write("\r" + text + pad + ("\n" if end else ""))
             self._width = 0 if end else len(text)
@@ -94,6 +99,8 @@ class Progress:
         spent = max(time.monotonic() - self._start, 1e-9)
         rate = (self._done - self._skipped) / spent
         parts = [self._title]
+        if self._total and self._live:
+            parts.append(_bar(self._done / self._total))
         if self._total:
             parts.append(
                 f"{100 * self._done / self._total:3.0f}% {self._done}/{self._total} {self._unit}"
@@ -106,6 +113,11 @@ class Progress:
         if self._note:
             parts.append(self._note)
         return "  ".join(parts)
+
+
+def _bar(share: float) -> str:
+    full = round(min(share, 1.0) * _BAR_WIDTH)
+    return "[" + "#" * full + "." * (_BAR_WIDTH - full) + "]"
 
 
 def _clock(seconds: float) -> str:

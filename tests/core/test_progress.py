@@ -55,7 +55,18 @@ def test_a_terminal_gets_one_live_line(clock: Clock) -> None:
     assert text.endswith("\n")
     lines = text.split("\r")[1:]
     assert "100% 100/100 img  25 img/s  0:00 left  y" in lines[-1]
+    assert [line.count("#") for line in lines] == [5, 10, 15, 20, 20]
+    assert {line.index("]") - line.index("[") for line in lines} == {21}
     assert len(lines[-1].rstrip("\n")) >= len(lines[-2])
+
+
+def test_a_narrow_terminal_is_not_wrapped(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    with Progress("train", 100, stream=stream) as bar:
+        clock.now += 1
+        bar.update(25, "x" * 200)
+    assert max(len(line) for line in stream.getvalue().rstrip("\n").split("\r")) <= 39
 
 
 def test_earlier_work_counts_as_done_but_not_as_speed(clock: Clock) -> None:
