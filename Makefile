@@ -1,5 +1,6 @@
 # make quickstart   the whole trip on a data set that needs no download
 # make test         the tests
+# make test-slow    the checks that take minutes
 # make check        the gate for people and CI: format, lint, types, import rules, tests
 #
 # Each of them makes the environment first, where it is missing or out of date.
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 QUICK  := runs/quickstart
 
-.PHONY: quickstart test check lint format schemas clean
+.PHONY: quickstart test test-slow check lint format schemas clean
 .DELETE_ON_ERROR:
 
 quickstart: $(STAMP)
@@ -19,7 +20,10 @@ quickstart: $(STAMP)
 
 # Two processes share the cores of a small machine best with one thread each.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 check: lint test
 
