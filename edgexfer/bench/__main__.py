@@ -18,7 +18,7 @@ from typing import List, Optional
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.device import facts
 from edgexfer.bench.job import Job, Result, read_job, run_job
-from edgexfer.bench.suite import Settings, Subject, run_suite
+from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
 from edgexfer.bench.targets import artefacts_for
 from edgexfer.core.bundle import get_artefact, verify_files
 from edgexfer.core.codec import encode
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="measure a bundle's artefacts and write their records")
     run.add_argument("bundle", type=Path)
     run.add_argument("--artefact", help="only this one; without it, all that are for this machine")
-    run.add_argument("--out", type=Path, default=Path("bench"), help="folder, or FILE.json for one")
+    run.add_argument("--out", type=Path, help="folder, or FILE.json for one; else BUNDLE-bench")
     run.add_argument("--processes", type=_count, default=5, help="fresh processes per artefact")
     run.add_argument("--seconds", type=float, default=2.0, help="least time that each measures")
     run.add_argument(
@@ -90,24 +90,31 @@ def _run(args: argparse.Namespace) -> int:
     if named is not None:
         artefacts = [named]
     settings = Settings(args.processes, args.seconds, args.samples, args.threads, args.seed)
-    single = args.out.suffix == ".json"
+    out = args.out or _beside(args.bundle)
+    refuse_inside(out, [args.bundle])
+    single = out.suffix == ".json"
     if single and len(artefacts) > 1:
         raise InputError(
-            f"--out {args.out}: is one file for {len(artefacts)} artefacts",
+            f"--out {out}: is one file for {len(artefacts)} artefacts",
             "name one with --artefact, or a folder with --out",
         )
-    folder = make_dir(args.out.parent if single else args.out)
+    folder = make_dir(out.parent if single else out)
     statuses = []
     with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
         subjects = [Subject(args.bundle, manifest, artefact) for artefact in artefacts]
         suite = run_suite(subjects, settings, lambda job: _execute(job, Path(scratch)))
         for subject, record in suite:
-            path = args.out if single else folder / f"{subject.artefact.name}.json"
+            path = out if single else folder / f"{subject.artefact.name}.json"
             write_record(path, record)
             sys.stdout.write(f"{path}  {_summary(record)}\n")
             sys.stdout.flush()
             statuses.append(record.status)
     return 1 if "failed" in statuses or "invalid" in statuses else 0
+
+
+def _beside(bundle: Path) -> Path:
+    place = bundle.resolve()
+    return place.with_name(f"{place.name}-bench")
 
 
 def _execute(job: Job, scratch: Path) -> Result:

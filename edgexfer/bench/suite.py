@@ -16,6 +16,7 @@ from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Job, Result, read_profile
 from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
+from edgexfer.core.errors import InputError
 from edgexfer.core.files import sha256_file
 from edgexfer.core.record import SCHEMA, ProcessRun, Record
 from edgexfer.core.stats import Quantile, median, pooled_quantile, samples_needed
@@ -87,6 +88,21 @@ def interleave(subjects: int, processes: int, seed: int) -> List[int]:
     for _ in range(processes):
         order += chance.sample(range(subjects), subjects)
     return order
+
+
+def refuse_inside(out: Path, bundles: Sequence[Path]) -> None:
+    """Refuse to write records into a bundle: files that its manifest does not list break its seal.
+
+    Raises:
+        InputError: ``out`` is one of the bundles, or lies in one.
+    """
+    place = out.resolve()
+    for bundle in bundles:
+        if bundle.resolve() in (place, *place.parents):
+            raise InputError(
+                f"--out {out}: lies in the bundle {bundle}, whose seal it would break",
+                "choose another --out",
+            )
 
 
 def run_suite(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgexfer.bench.child import JOB_LIMIT_S, result_of
 from edgexfer.bench.job import Job, Result
-from edgexfer.bench.suite import Settings, Subject, run_suite
+from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
 from edgexfer.bench.targets import artefacts_for
 from edgexfer.core.bundle import verify_files
 from edgexfer.core.codec import encode
@@ -75,8 +75,10 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
     Raises:
         BundleError: a bundle is damaged, a target is not in it, or two artefacts have one name.
         BackendError: nothing in a bundle is for the machine, or the device side does not run there.
+        InputError: ``out`` lies in one of the bundles.
         Interrupted: by Ctrl-C; records that were complete are kept.
     """
+    refuse_inside(out, bundles)
     manifests = [verify_files(bundle) for bundle in bundles]
     with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
         way = how.transport(Path(scratch))

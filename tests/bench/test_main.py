@@ -97,6 +97,24 @@ def test_an_artefact_for_another_machine_is_exit_3(
     assert "is for a riscv64 machine" in capsys.readouterr().err
 
 
+def test_records_never_go_into_the_bundle(bundle: Path) -> None:
+    program = pack_device_side(bundle.parent / "edgexfer.pyz")
+    fast = ["--processes", "1", "--seconds", "0.01", "--samples", "50"]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, str(program), *words]
+        return subprocess.run(argv, cwd=bundle, capture_output=True, text=True, timeout=60)
+
+    for out in (".", "bench", "record.json"):
+        done = run("run", ".", "--out", out, *fast)
+        assert done.returncode == 2
+        assert "lies in the bundle ., whose seal it would break" in done.stderr
+    done = run("run", ".", *fast)
+    assert done.returncode == 0, done.stderr
+    assert (bundle.parent / "bundle-bench/x86-null-fp32.json").is_file()
+    assert run("verify", ".").returncode == 0
+
+
 def test_on_a_board_one_command_measures_a_bundle(bundle: Path, tmp_path: Path) -> None:
     program = pack_device_side(tmp_path / "edgexfer.pyz")
     fast = ["--processes", "2", "--seconds", "0.01", "--samples", "50"]

@@ -15,7 +15,7 @@ import pytest
 
 from edgexfer.bench.child import Completed
 from edgexfer.core.bundle import read_manifest
-from edgexfer.core.errors import BackendError, BundleError, Interrupted
+from edgexfer.core.errors import BackendError, BundleError, InputError, Interrupted
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
@@ -114,6 +114,14 @@ def test_two_artefacts_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="two bundles have an artefact x86-null-fp32") as caught:
         bench_bundles(bundles, tmp_path / "out", How(None, ONCE))
     assert "a folder of its own" in caught.value.fix
+
+
+def test_records_never_go_into_a_bundle(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    with pytest.raises(InputError, match="whose seal it would break") as caught:
+        bench_bundle(bundle, targets=None, section=ONCE, out=bundle / "bench")
+    assert caught.value.fix == "choose another --out"
+    assert not (bundle / "bench").exists()
 
 
 def test_a_damaged_bundle_is_refused_before_any_process_starts(tmp_path: Path) -> None:
