@@ -11,7 +11,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 
 from edgexfer.core.backend import Session
-from edgexfer.core.bundle import REMAKE
+from edgexfer.core.bundle import REMAKE, is_safe
 from edgexfer.core.errors import BundleError
 from edgexfer.core.preprocess import Preprocess
 
@@ -50,8 +50,10 @@ def read_array(bundle: Path, name: str, dtype: str, shape: Tuple[int, ...]) -> A
         shape: sizes that it must have; -1 for any.
 
     Raises:
-        BundleError: the file is no such array.
+        BundleError: the file is no such array, or the path leads out of the bundle.
     """
+    if not is_safe(name):
+        raise BundleError(f"{bundle}: unsafe path {name!r} in the manifest", REMAKE)
     place = bundle / name
     try:
         # Mapped, so that only what is used of it takes memory.
@@ -73,12 +75,12 @@ def check_session(session: Session, preprocess: Preprocess, classes: int) -> Non
     Raises:
         BundleError: with the shape that was found and the one expected.
     """
+    if len(session.inputs) != 1:
+        raise BundleError(f"the artefact takes {len(session.inputs)} inputs, expected one", REMAKE)
     expected: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {
         "input": (session.inputs[0].shape, (1, 3, *preprocess.size)),
         "output": (session.outputs[0].shape, (1, classes)),
     }
-    if len(session.inputs) != 1:
-        raise BundleError(f"the artefact takes {len(session.inputs)} inputs, expected one", REMAKE)
     for what, (found, wanted) in expected.items():
         # A dimension that the artefact leaves free is -1; the batch may be free or one.
         fits = all(have in (-1, want) for have, want in zip(found, wanted))

@@ -16,7 +16,7 @@ from edgexfer.bench.device import facts, interpreter
 from edgexfer.bench.latency import CHECKED, Limits, measure, measure_stage, timed, warm_up
 from edgexfer.bench.watch import Watch
 from edgexfer.core.backend import Backend, Plan, Session, get_backend
-from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
+from edgexfer.core.bundle import REMAKE, Artefact, Manifest, get_artefact, is_safe, verify_files
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError
 from edgexfer.core.files import PathLike, read_json
@@ -223,13 +223,15 @@ def read_profile(bundle: Path, manifest: Manifest, artefact: Artefact) -> Hardwa
     """Read the profile that an artefact was made for.
 
     Raises:
-        BundleError: the bundle has none for the artefact's target.
+        BundleError: the bundle has none for the artefact's target, or the path leads out of it.
     """
     name = manifest.profiles.get(artefact.target)
     if name is None:
         raise BundleError(
             f"{bundle}: has no profile for target {artefact.target!r}", "export the bundle again"
         )
+    if not is_safe(name):
+        raise BundleError(f"{bundle}: unsafe path {name!r} in the manifest", REMAKE)
     return decode(HardwareProfile, read_json(bundle / name), str(bundle / name))
 
 

@@ -61,6 +61,12 @@ def test_a_damaged_array_is_one_error(tmp_path: Path, content: bytes) -> None:
         read_array(tmp_path, "a.npy", "float32", (-1, 3))
 
 
+@pytest.mark.parametrize("name", ["../a.npy", "/a.npy", "x/../../a.npy", ""])
+def test_a_path_out_of_the_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="unsafe path"):
+        read_array(tmp_path, name, "float32", (-1, 3))
+
+
 def test_a_session_must_fit_preprocess_and_labels(tmp_path: Path) -> None:
     session = get_backend("null").load(write_null(tmp_path / "a.npz"), Plan())
     check_session(session, PREPROCESS, 3)
@@ -71,4 +77,7 @@ def test_a_session_must_fit_preprocess_and_labels(tmp_path: Path) -> None:
         check_session(session, larger, 3)
     session.inputs = (*session.inputs, TensorSpec("second", (1,), "float32"))
     with pytest.raises(BundleError, match="takes 2 inputs, expected one"):
+        check_session(session, PREPROCESS, 3)
+    session.inputs = ()
+    with pytest.raises(BundleError, match="takes 0 inputs, expected one"):
         check_session(session, PREPROCESS, 3)

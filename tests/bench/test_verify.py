@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,25 @@ def test_a_damaged_bundle_is_refused_before_anything_is_loaded(bundle: Path, nam
     with pytest.raises(BundleError, match=text) as caught:
         verify_bundle(bundle, HERE)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["golden_images", "profiles"])
+def test_a_path_that_the_manifest_names_cannot_leave_the_bundle(bundle: Path, key: str) -> None:
+    manifest = read_manifest(bundle)
+    inside: dict[str, str] = {
+        "golden_images": manifest.golden_images,
+        "profiles": manifest.profiles["x86-null"],
+    }
+    outside = bundle.parent / "outside"
+    (bundle / inside[key]).rename(outside)
+    changes: dict[str, Any] = {
+        "golden_images": "../outside",
+        "profiles": {"x86-null": "../outside"},
+    }
+    reseal(bundle, dataclasses.replace(manifest, **{key: changes[key]}))
+    details = [f.detail for f in verify_bundle(bundle, HERE) if f.status == "failed"]
+    assert details
+    assert all("unsafe path '../outside' in the manifest" in detail for detail in details)
 
 
 def test_wrong_golden_outputs_are_a_finding(bundle: Path) -> None:
