@@ -63,9 +63,8 @@ def load(artefact: Path, plan: Plan) -> TorchSession:
     except BackendError:
         raise
     except Exception as error:  # torch raises what its readers raise, of many classes
-        text = str(error).strip().splitlines()
         raise BackendError(
-            f"{artefact}: torch cannot load it ({text[0][:160] if text else type(error).__name__})",
+            f"{artefact}: torch cannot load it ({_first_line(error)})",
             "write it with torch.export.save, by this version of torch or an older one",
         ) from error
     if plan.threads:
@@ -100,7 +99,7 @@ class TorchSession:
                 result = self._module(*args)
         except (RuntimeError, AssertionError, KeyError, TypeError) as error:
             raise BackendError(
-                f"torch stopped in a run ({str(error).strip().splitlines()[0][:160]})",
+                f"torch stopped in a run ({_first_line(error)})",
                 "check names, shapes and types of what is fed",
             ) from error
         outputs = result if isinstance(result, (tuple, list)) else (result,)
@@ -157,3 +156,8 @@ def _spec(node: Any) -> TensorSpec:
     value = node.meta["val"]
     shape = tuple(side if isinstance(side, int) else -1 for side in value.shape)
     return TensorSpec(node.name, shape, str(value.dtype).replace("torch.", ""))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -65,7 +65,8 @@ def run_child(
         )
     except OSError as error:
         raise BackendError(
-            f"{argv[0]}: cannot be started ({error.strerror})", "check it"
+            f"{argv[0]}: cannot be started ({error.strerror})",
+            "check that it is there and that you may run it",
         ) from error
     with child:  # closes the pipes, whatever happens
         try:

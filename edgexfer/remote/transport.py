@@ -93,7 +93,8 @@ def checked(done: Completed, transport: Transport) -> str:
     if done.code == 0:
         return done.stdout
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    what = lines[-1] if lines else f"exit code {done.code}"
+    how = "its time ran out" if done.code is None else f"exit code {done.code}"
+    what = lines[-1] if lines else how
     raise BackendError(
         f"{transport.name}: the device side does not run ({what[:160]})",
         f"try it by hand: {' '.join([*transport.python, '--version'])}",
