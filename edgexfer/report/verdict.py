@@ -37,7 +37,8 @@ class Verdict:
 def judge(found: Found, group: Group) -> Verdict:
     """Choose the fastest artefact that stays within its limit of accuracy, and say why.
 
-    The limit is the profile's ``accuracy_drop_pt``, else 1 point, against the FP32 artefact of the
+    The limit is what the export was asked for (``max_drop``), else the profile's
+    ``accuracy_drop_pt``, else 1 point, against the FP32 artefact of the
     same bundle measured in the same group. The teacher is what is compared with, not a candidate.
     """
     candidates = [r for r in group.usable if r.record.accuracy and r is not group.reference]
@@ -84,10 +85,13 @@ def teacher_helped(found: Found) -> str | None:
 
 
 def limit_of(row: Row) -> float:
-    """Return how many points of accuracy an artefact may lose."""
-    limits = row.record.profile.get("limits")
-    limit = limits.get("accuracy_drop_pt") if isinstance(limits, dict) else None
-    return float(limit) if isinstance(limit, (int, float)) else DEFAULT_LIMIT_PT
+    """Return how many points of accuracy an artefact may lose, by the rule of its export."""
+    asked, own = row.record.lineage.get("export"), row.record.profile.get("limits")
+    limits = (
+        asked.get("max_drop") if isinstance(asked, dict) else None,
+        own.get("accuracy_drop_pt") if isinstance(own, dict) else None,
+    )
+    return next((float(x) for x in limits if isinstance(x, (int, float))), DEFAULT_LIMIT_PT)
 
 
 def accuracy_text(row: Row) -> str:

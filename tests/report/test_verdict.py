@@ -61,6 +61,17 @@ def test_the_limit_is_the_profiles(limit_pt: float, precision: str) -> None:
     assert verdict.best.record.artefact["precision"] == precision
 
 
+@pytest.mark.parametrize(("max_drop", "precision"), [(0.1, "fp32"), (0.3, "int8"), (None, "fp32")])
+def test_what_the_export_was_asked_for_comes_before_the_profile(
+    max_drop: float | None, precision: str
+) -> None:
+    asked = {"export": {"max_drop": max_drop}}
+    int8 = replace(limited(make_record(INT8), 0.2), lineage=asked)
+    verdict = verdict_of(make_record(FP32), int8)
+    assert verdict.best is not None
+    assert verdict.best.record.artefact["precision"] == precision
+
+
 def test_what_cannot_be_told_apart_is_said() -> None:
     twin = replace(FP32, name="x86-openvino-fp32", target="x86-openvino", backend="openvino")
     slow = make_record(FP32)
