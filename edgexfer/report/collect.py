@@ -170,9 +170,11 @@ def _read_run(place: Path) -> FoundRun:
     saved: Any = read_json(place / PREDICTIONS) if (place / PREDICTIONS).exists() else {}
     try:
         labels, predictions = tuple(saved.get("labels", ())), tuple(saved.get("predictions", ()))
+        if len(labels) != len(predictions):
+            raise TypeError("their number differs from that of the labels")
     except (AttributeError, TypeError) as error:
         fix = "delete it; the report then compares totals alone"
-        raise InputError(f"{place / PREDICTIONS}: holds no predictions", fix) from error
+        raise InputError(f"{place / PREDICTIONS}: holds no predictions ({error})", fix) from error
     events = tuple(read_events(place))
     name = place.resolve().name
     return FoundRun(place, name, read_run(place), card, events, labels, predictions)
@@ -208,5 +210,9 @@ def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None
         raise InputError(
             f"{place / name}: holds labels of shape {labels.shape}, the manifest says {n}",
             "export it again",
+        )
+    if n and not 0 <= labels.min() <= labels.max() < len(manifest.labels):
+        raise InputError(
+            f"{place / name}: holds labels outside 0..{len(manifest.labels) - 1}", "export it again"
         )
     return labels

@@ -65,8 +65,9 @@ def drop_between(found: Found, first: Row, second: Row) -> Drop | None:
     if a is None or b is None or a.n == 0 or b.n == 0:
         return None
     one, two = found.bundle_of(first.record), found.bundle_of(second.record)
-    if one and two and _same_images(one, two) and len(a.predictions) == len(b.predictions) == a.n:
-        labels = [int(x) for x in one.labels] if one.labels is not None else []
+    labels = one.labels.tolist() if one and one.labels is not None else []
+    counted = len(a.predictions) == len(b.predictions) == len(labels)
+    if one and two and counted and _same_images(one, two):
         d = paired_drop(
             [p == y for p, y in zip(a.predictions, labels, strict=True)],
             [p == y for p, y in zip(b.predictions, labels, strict=True)],

@@ -53,7 +53,7 @@ def test_what_cannot_be_read_is_kept_as_a_fault(trip: Path) -> None:
     assert (len(found.runs), len(found.bundles), len(found.records)) == (2, 1, 5)
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"labels": 3}', '{"labels": ["a"'])
+@pytest.mark.parametrize("content", ["[1]", '{"labels": 3}', '{"labels": ["a"', '{"labels": [1]}'])
 def test_damaged_predictions_are_a_fault(trip: Path, content: str) -> None:
     (trip / "student" / "predictions.json").write_text(content)
     [fault] = collect([trip]).faults
@@ -67,6 +67,14 @@ def test_labels_of_another_length_are_a_fault(trip: Path) -> None:
     [fault] = collect([trip]).faults
     assert "holds labels of shape (7,), the manifest says 360" in fault.what
     assert fault.fix == "export it again"
+
+
+def test_labels_without_a_class_are_a_fault(trip: Path) -> None:
+    import numpy as np
+
+    np.save(trip / "bundle" / "labels.npy", np.full(360, 10_000))
+    [fault] = collect([trip]).faults
+    assert "holds labels outside 0.." in fault.what
 
 
 def test_a_pickle_among_the_labels_is_not_loaded(trip: Path) -> None:
