@@ -118,6 +118,7 @@ def probe(
         "title": f"{title}, {backend}",
         "backend": backend,
         "device": "GPU" if backend == "tensorrt" else "CPU",
+        "compile_on": "device" if backend == "tensorrt" else "host",
         "machine": machine,
         "seen_on_hardware": True,
         "precisions": ["int8", "fp32"] if scheme else ["fp32"],
@@ -195,7 +196,25 @@ def _contradictions(profile: HardwareProfile, stem: str) -> list[_Fault]:
         ),
     )
     faults = [fault for good, fault in checks if not good]
-    return faults + _repeated(profile) + _misnamed(profile)
+    return faults + _unheard(profile) + _repeated(profile) + _misnamed(profile)
+
+
+def _unheard(profile: HardwareProfile) -> list[_Fault]:
+    """Return what the profile asks of its quantizer and the quantizer cannot do."""
+    asked = profile.quantization
+    if "int8" not in profile.precisions:
+        return []
+    wrong: list[tuple[str, Any, str]] = []
+    if profile.backend == "tensorrt" and asked.activations != "int8":
+        wrong.append(("activations", asked.activations, "TensorRT takes 'int8' alone"))
+    if asked.scheme == "nncf" and asked.weights != "int8-per-channel":
+        wrong.append(("weights", asked.weights, "NNCF makes 'int8-per-channel' alone"))
+    if asked.scheme == "nncf" and asked.reduce_range:
+        wrong.append(("reduce_range", True, "leave it out, NNCF decides on it itself"))
+    return [
+        (("quantization", key), f"quantization.{key} is {value!r}", fix)
+        for key, value, fix in wrong
+    ]
 
 
 def _repeated(profile: HardwareProfile) -> list[_Fault]:

@@ -171,6 +171,25 @@ def test_all_contradictions_come_at_once(tmp_path: Path) -> None:
         assert part in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("backend", "quantization", "what", "fix"),
+    [
+        ("tensorrt", "activations: uint8", "activations is 'uint8'", "TensorRT takes 'int8'"),
+        ("openvino", "scheme: nncf, weights: int8-per-tensor", "weights is", "NNCF makes"),
+        ("openvino", "scheme: nncf, reduce_range: true", "reduce_range is True", "leave it out"),
+    ],
+)
+def test_what_a_quantizer_would_not_heed_is_refused(
+    backend: str, quantization: str, what: str, fix: str, tmp_path: Path
+) -> None:
+    text = GOOD.replace("onnxruntime", backend) + f"quantization: {{{quantization}}}\n"
+    with pytest.raises(ProfileError) as caught:
+        check_profile(write(tmp_path, text))
+    assert f"quantization.{what}" in caught.value.what
+    assert fix in caught.value.fix
+    check_profile(write(tmp_path, text + "precisions: [fp32]\n"))
+
+
 def test_one_default_row_at_most(tmp_path: Path) -> None:
     row = (
         "{name: A, runtime_version: '1', python: '3', glibc: '2', onnx_opset_max: 20, "
@@ -228,6 +247,7 @@ def test_probe_keeps_what_lasts_and_marks_it_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "backend", "activations", "reduced"),
     [
+        ({}, "tensorrt", "int8", False),
         ({}, "onnxruntime", "uint8", True),
         ({"cpu_flags": ["avx512_vnni"]}, "onnxruntime", "uint8", False),
         ({"cpu_flags": None}, "onnxruntime", "uint8", False),
