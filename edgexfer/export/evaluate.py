@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgexfer.core.backend import Plan, get_backend
+from edgexfer.bench.job import load_artefact, plan_of, read_profile
+from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
 from edgexfer.core.errors import BackendError, RunError
 from edgexfer.core.rundir import read_run
@@ -107,24 +109,20 @@ def _evaluate_run(run: Path, data: DataSection) -> Evaluation:
 
 
 def _evaluate_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> list[Evaluation]:
-    import numpy as np
-
     from edgexfer.bench.accuracy import predict
 
     images, order, classes = _test_images(bundle, data, manifest.preprocess, manifest.labels)
-    pixels = np.concatenate([images.pixels([i]).numpy() for i in range(len(images))])
-    pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    pixels = images.pixels(range(len(images))).permute(0, 2, 3, 1).numpy()
     results = []
     for artefact in manifest.artefacts:
         try:
-            backend = get_backend(artefact.backend)
-            plan = Plan(precision=artefact.precision)
-            session = backend.load(bundle / artefact.files[0].path, plan)
+            plan = plan_of(artefact, read_profile(bundle, manifest, artefact), 0)
+            session = load_artefact(bundle, artefact, get_backend(artefact.backend), plan)
         except BackendError as error:
             results.append(Evaluation(artefact.name, 0, 0, None, 0.0, 100.0, {}, error.what))
             continue
-        predictions = predict(session, pixels, manifest.preprocess).argmax(1)
-        session.close()
+        with closing(session):
+            predictions = predict(session, pixels, manifest.preprocess).argmax(1)
         results.append(_score(artefact.name, predictions, images.labels.numpy(), order, classes))
     return results
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgexfer.core.backend import Plan, Session, get_backend
+from edgexfer.bench.job import load_artefact, plan_of, read_profile
+from edgexfer.core.backend import Session, get_backend
 from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
-from edgexfer.core.errors import BackendError, BundleError
+from edgexfer.core.errors import BackendError, BundleError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,7 @@ class LoadedBundle:
         """Return the image as training and evaluation saw theirs, uint8 (H, W, 3), and notes on it.
 
         Raises:
-            DataError: the image cannot be read.
+            DataError: the image cannot be read, or the pixels are none such.
         """
         import numpy as np
 
@@ -85,6 +86,11 @@ class LoadedBundle:
 
         preprocess = self.manifest.preprocess
         if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise DataError(
+                    f"image: is {image.dtype} {image.shape}, expected uint8 (height, width, 3)",
+                    "hand over RGB pixels on 0..255, or the file itself",
+                )
             return fit(image, preprocess), ()
         source = image if isinstance(image, bytes) else Path(image)
         name = "image" if isinstance(image, bytes) else str(image)
@@ -118,7 +124,8 @@ def load_bundle(path: Path, artefact: str | None = None) -> LoadedBundle:
         except BackendError as error:
             missing = missing or error
             continue
-        session = backend.load(path / candidate.files[0].path, Plan(precision=candidate.precision))
+        plan = plan_of(candidate, read_profile(path, manifest, candidate), 0)
+        session = load_artefact(path, candidate, backend, plan)
         return LoadedBundle(manifest, candidate, session)
     assert missing is not None
     raise missing
