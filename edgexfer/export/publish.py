@@ -6,6 +6,7 @@ touched.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -83,16 +84,28 @@ def making(out: Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    for place in out.parent.glob(f".{out.name}.making.*"):
+    for place in out.parent.glob(f".{glob.escape(out.name)}.making.*"):
         pid = place.suffix[1:]
-        if pid.isdigit() and not Path("/proc", pid).exists():
+        if pid.isdigit() and not _runs(int(pid)):
             shutil.rmtree(place, ignore_errors=True)
 
 
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def _flush(folder: Path) -> None:
-    """Flush every file to the disk, so that the rename never outlives what it names."""
+    """Flush every file and folder to the disk: the rename must never outlive what it names."""
     for place in sorted(folder.rglob("*")):
-        if place.is_file():
+        if place.is_dir():
+            fsync_dir(place)
+        else:
             with place.open("rb") as stream:
                 os.fsync(stream.fileno())
     fsync_dir(folder)

@@ -43,6 +43,13 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     assert names(tmp_path) == [alive.name, "bundle"]
 
 
+def test_a_name_with_odd_characters_is_swept_too(tmp_path: Path) -> None:
+    (tmp_path / ".büro [1] *.making.999999999").mkdir()
+    with making(tmp_path / "büro [1] *"):
+        pass
+    assert names(tmp_path) == ["büro [1] *"]
+
+
 def test_an_empty_folder_may_become_the_bundle(tmp_path: Path) -> None:
     assert find_same(tmp_path, "r") is None
     with making(tmp_path / "bundle") as folder:
