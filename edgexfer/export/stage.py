@@ -243,8 +243,10 @@ def _write_extras(folder: Path, source: _Source, artefacts: Sequence[Artefact]) 
     (folder / "profiles").mkdir()
     for profile in source.profiles:
         write_json(folder / "profiles" / f"{profile.name}.json", encode(profile))
-    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in source.card.classes))
-    (folder / "README.md").write_text(bundle_readme(source.card, source.profiles, artefacts))
+    labels = "".join(f"{name}\n" for name in source.card.classes)
+    (folder / "labels.txt").write_text(labels, encoding="utf-8")
+    readme = bundle_readme(source.card, source.profiles, artefacts)
+    (folder / "README.md").write_text(readme, encoding="utf-8")
     pack_device_side(folder / "edgexfer.pyz")
 
 
@@ -252,7 +254,7 @@ def _lineage(source: _Source, request: str, seconds: dict[str, float]) -> dict[s
     info = source.info
     return {
         "request": request,
-        "run": source.run.name,
+        "run": source.run.resolve().name,
         "kind": info.kind,
         "config": info.config,
         "config_sha256": fingerprint(info.config),
