@@ -24,7 +24,14 @@ from typing import IO, Any, Dict, List, Optional
 
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import EdgexferError, RunError
-from edgexfer.core.files import PathLike, disk_errors, make_dir, read_json, write_json
+from edgexfer.core.files import (
+    PathLike,
+    disk_errors,
+    make_dir,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 SCHEMA = "edgexfer.run/1"
 INFO = "run.json"
@@ -106,10 +113,7 @@ class RunDir:
         if self._lock is None or not place.exists():
             return
         kept = [e for e in read_events(self.path) if e.get("step", 0) <= step]
-        temp = place.with_name(METRICS + ".tmp")
-        with disk_errors(place):
-            temp.write_text("".join(json.dumps(e) + "\n" for e in kept))
-            os.replace(str(temp), str(place))
+        write_atomic(place, "".join(json.dumps(e) + "\n" for e in kept))
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -141,7 +145,10 @@ def open_run(path: PathLike, wanted: RunInfo, *, leader: bool = True) -> RunDir:
         if (place / INFO).exists():
             found = read_run(place)
             _refuse_changes(place, found, wanted)
-            return RunDir(place, found, lock)
+            run = RunDir(place, found, lock)
+            if found.status not in ("done", "running"):
+                run.set(status="running")
+            return run
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         run = RunDir(place, replace(wanted, created_utc=stamp), lock)
         run.set(status="running")
@@ -214,7 +221,9 @@ def _refuse_changes(place: Path, found: RunInfo, wanted: RunInfo) -> None:
 
 
 def _foreign(place: Path) -> bool:
-    return any(p.name not in (".lock",) for p in place.iterdir())
+    # A kill before the first run.json was whole leaves the lock and a temporary file.
+    ours = (".lock", f".{INFO}.tmp.")
+    return any(not p.name.startswith(ours) for p in place.iterdir())
 
 
 def _take_lock(place: Path) -> IO[str]:

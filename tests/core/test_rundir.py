@@ -86,6 +86,21 @@ def test_other_settings_are_refused_with_the_difference(
     open_run(tmp_path, WANTED).close()  # the lock was let go of
 
 
+def test_a_run_that_goes_on_is_running_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"), open_run(tmp_path, WANTED):
+        raise ValueError("x")
+    assert read_run(tmp_path).status == "failed"
+    with open_run(tmp_path, WANTED):
+        assert read_run(tmp_path).status == "running"
+
+
+def test_a_kill_before_the_first_note_does_not_close_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("process 1")
+    (tmp_path / ".run.json.tmp.1").write_text('{"sche')
+    with open_run(tmp_path, WANTED):
+        assert read_run(tmp_path).status == "running"
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(RunError, match="is not empty and holds no run") as caught:
