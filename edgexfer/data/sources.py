@@ -160,12 +160,15 @@ def hub_set(name: str) -> Source:
         if ours not in ("train", "val", "test"):
             continue
         image, label = _columns(name, part)
+        labels = list(part[label])
+        if min(labels, default=0) < 0:
+            continue  # -1 stands for a label that is kept secret, as in test sets of competitions
         classes = tuple(part.features[label].names)
         # Encoded bytes, so that our own decoder sees them.
         parts[ours] = (part.cast_column(image, datasets.Image(decode=False)), image)
-        splits[ours] = [Entry(f"{ours}/{i:06d}", classes[k]) for i, k in enumerate(part[label])]
+        splits[ours] = [Entry(f"{ours}/{i:06d}", classes[k]) for i, k in enumerate(labels)]
     if "train" not in splits:
-        raise DataError(f"hf:{name}: has no train split", _ONLINE)
+        raise DataError(f"hf:{name}: has no labelled train split", _ONLINE)
 
     def read(key: str) -> bytes:
         split, _, index = key.partition("/")

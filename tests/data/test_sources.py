@@ -83,7 +83,7 @@ class Column:
 
     def __init__(self, n: int) -> None:
         self.features = {"picture": Image_(), "label": ClassLabel()}
-        self.n, self.decoded = n, True
+        self.n, self.decoded, self.secret = n, True, False
 
     def cast_column(self, name: str, feature: Any) -> Column:
         assert name == "picture"
@@ -93,7 +93,7 @@ class Column:
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
-            return [i % 2 for i in range(self.n)]
+            return [-1 if self.secret else i % 2 for i in range(self.n)]
         assert not self.decoded
         stream = io.BytesIO()
         Image.fromarray(picture(key)).save(stream, "PNG")
@@ -129,6 +129,15 @@ def test_the_hub_gives_encoded_images_and_runs_no_code(hub: types.ModuleType) ->
     assert bytes(found.splits["val"].read(3))[:4] == b"\x89PNG"
 
 
+def test_images_whose_labels_are_secret_are_nobodys_test_split(hub: types.ModuleType) -> None:
+    secret = Column(9)
+    secret.secret = True
+    hub.load_dataset = lambda _: {"train": Column(40), "test": secret}  # type: ignore[attr-defined]
+    found = open_dataset("hf:owner/name")
+    assert found.splits["test"].keys
+    assert all(key.startswith("train/") for key in found.splits["test"].keys)
+
+
 @pytest.mark.parametrize(
     ("columns", "text"),
     [
@@ -160,5 +169,5 @@ def test_a_hub_that_cannot_be_reached_is_told(hub: types.ModuleType) -> None:
         open_dataset("hf:owner/name")
     assert caught.value.what.endswith("cannot be opened (Couldn't reach 'owner/name' on the Hub)")
     hub.load_dataset = lambda _: {"test": Column(4)}  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match="has no train split"):
+    with pytest.raises(DataError, match="has no labelled train split"):
         open_dataset("hf:owner/name")
