@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgexfer.core.errors import RecipeError
+from edgexfer.training.guards import is_out_of_memory
 from edgexfer.training.objective import Objective
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,23 +79,38 @@ def race(
         pixels: float32 (B, 3, H, W) on 0..255, on the model's device.
         targets: (B, C).
         steps: of the whole training.
+
+    Returns:
+        The faster format; where memory runs out, the lower one, which needs less of it.
     """
     lower = candidate(pixels.device)
     if lower is None:
         return Choice("fp32", "the hardware has no lower precision", {})
     if steps < _WORTH:
         return Choice("fp32", f"{steps} steps are too few to time formats first", {})
-    trial = copy.deepcopy(model)
-    times: dict[str, list[float]] = {"fp32": [], lower: []}
-    for turn in range(_STEPS + 1):
-        for precision, seconds in times.items():
-            spent = _step_s(trial, objective, pixels[:_IMAGES], targets[:_IMAGES], precision)
-            if turn:
-                seconds.append(spent)
+    try:
+        times = _times(model, objective, pixels[:_IMAGES], targets[:_IMAGES], lower)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Choice(lower, "memory ran out while formats were timed", {})
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
     gain = medians["fp32"] / medians[lower]
     chosen = lower if gain >= _GAIN else "fp32"
     return Choice(chosen, f"a step in {lower} is {gain:.2f} times as fast as in fp32", medians)
+
+
+def _times(
+    model: nn.Module, objective: Objective, pixels: Tensor, targets: Tensor, lower: str
+) -> dict[str, list[float]]:
+    trial = copy.deepcopy(model)
+    times: dict[str, list[float]] = {"fp32": [], lower: []}
+    for turn in range(_STEPS + 1):
+        for precision, seconds in times.items():
+            spent = _step_s(trial, objective, pixels, targets, precision)
+            if turn:
+                seconds.append(spent)
+    return times
 
 
 def _step_s(

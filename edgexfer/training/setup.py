@@ -67,7 +67,8 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
     """Return the precision of this run: asked for, chosen before, or chosen now and recorded."""
     if job.section.precision != "auto":
         return job.section.precision
-    known: Mapping[str, Any] | None = job.run.info.lineage.get("precision")
+    # Of a resumed run only the leader knows; the others must not race alone meanwhile.
+    known: Mapping[str, Any] | None = here.share(job.run.info.lineage.get("precision"))
     if known is None:
         with closing(job.feed.epoch(0)) as batches:
             batch = next(batches)

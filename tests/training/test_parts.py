@@ -155,6 +155,18 @@ def test_a_race_changes_nothing_in_the_model_and_short_trainings_have_none() -> 
     assert short.precision == "fp32" and short.step_ms == {}
 
 
+def test_a_race_that_runs_out_of_memory_takes_the_format_that_needs_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_large(*_: object) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(precision, "candidate", lambda _: "bf16")
+    pixels, targets = torch.zeros(8, 3, 8, 8), torch.eye(10)[:8]
+    choice = precision.race(nn.Linear(1, 1), too_large, pixels, targets, steps=10_000)
+    assert choice == precision.Choice("bf16", "memory ran out while formats were timed", {})
+
+
 def test_lineage_names_versions_machine_and_threads() -> None:
     facts = host.lineage()
     assert facts["versions"]["torch"] == torch.__version__
