@@ -113,6 +113,17 @@ def distill(
         return finish(run, built, result, dataset, test)
 
 
+def at_chance(correct: int, n: int, classes: int) -> bool:
+    """Say whether so many right answers are no more than guessing gives.
+
+    The bound is three standard deviations above chance; of a few images that may be more than all
+    of them, so it lies at most halfway between chance and perfect.
+    """
+    chance = 1 / classes
+    deviation = math.sqrt(chance * (1 - chance) / n)
+    return correct / n < min(chance + 3 * deviation, (1 + chance) / 2)
+
+
 def _check_teacher(
     teacher: Teacher, place: PathLike, run: RunDir, val: Images, temperature: float
 ) -> None:
@@ -126,11 +137,10 @@ def _check_teacher(
     logits = torch.cat([teacher(val.pixels(b).to(device).float()).cpu() for b in batches])
     correct = int((logits.argmax(1) == val.labels).sum())
     n = len(val)
-    chance = 1 / classes
-    if correct / n < chance + 3 * math.sqrt(chance * (1 - chance) / n):
+    if at_chance(correct, n, classes):
         raise ModelError(
             f"{place}: the teacher has {100 * correct / n:.1f} % on {n} val images, chance is "
-            f"{100 * chance:.1f} %",
+            f"{100 / classes:.1f} %",
             "fine-tune the teacher on this data first, and check its class names",
         )
     run.log(
