@@ -12,13 +12,14 @@ from torch import nn
 
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RunError
-from edgexfer.core.files import PathLike, read_json, write_json
+from edgexfer.core.files import PathLike, read_json, sha256_file, write_json
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
 from edgexfer.core.stats import PairedDrop, paired_drop, wilson
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
+from edgexfer.training import checkpoint
 
 if TYPE_CHECKING:
     from edgexfer.data.dataset import Dataset
@@ -138,7 +139,8 @@ def open_training(
             is left out of the run's identity here.
         data: how the data set was opened.
         dataset: the data set itself.
-        parents: hashes of what the run is made from.
+        parents: hashes of what the run is made from; that of a weights file in ``config`` is added
+            here.
 
     Raises:
         RunError: the folder holds a run with other settings, data or parents, or is in use.
@@ -148,6 +150,12 @@ def open_training(
     from edgexfer.training.host import lineage
 
     train = {k: v for k, v in config["train"].items() if k != "checkpoint_s"}
+    made_from = dict(parents or {})
+    weights = config["model"]["weights"]
+    # By content: another file under the same name makes another run. One that is not there is named
+    # where the model is made.
+    if weights and Path(weights).is_file():
+        made_from["weights"] = sha256_file(weights)
     wanted = RunInfo(
         SCHEMA,
         kind,
@@ -155,7 +163,7 @@ def open_training(
         {**config, "train": train},
         dataclasses.asdict(data),
         dataset.fingerprint,
-        parents or {},
+        made_from,
         {**lineage(), "seed": train["seed"]},
     )
     return open_run(out, wanted, leader=world().rank == 0)
@@ -164,7 +172,8 @@ def open_training(
 def finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset, test: Images) -> RunInfo:
     """Measure the trained model on the test images, save it, and mark the run as done.
 
-    The predictions are kept beside it, so that two runs can be compared image by image.
+    The predictions are kept beside it, so that two runs can be compared image by image. What was
+    kept to go on after a kill is removed last.
 
     Returns:
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
@@ -196,6 +205,7 @@ def finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset, test:
         "fit": encode(result),
     }
     run.set(status="done", result=found)
+    checkpoint.clear(run.path)
     return run.info
 
 

@@ -1,0 +1,145 @@
+"""Each strategy through a short training: what it says stands still does so, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgexfer.core.errors import ModelError, RecipeError, RunError
+from edgexfer.core.rundir import RunInfo, read_run
+from edgexfer.models.create import create_model
+from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
+from edgexfer.transfer.finetune import finetune
+from tests.pictures import write_folder
+
+pytestmark = pytest.mark.torch
+
+TRAIN = TrainSection(epochs=2, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32")
+SCRATCH = TeacherSection(ModelSection("resnet8", size=16), "scratch", train=TRAIN)
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
+    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 16)))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a resnet8 of five other classes, with statistics that are not the initial ones."""
+    model, _ = create_model("resnet8", 5, seed=7)
+    model.train()
+    for seed in range(3):
+        model(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(seed)))
+    place = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    save_file(model.state_dict(), place)
+    return place
+
+
+def from_weights(weights: Path, strategy: str, train: TrainSection = TRAIN) -> TeacherSection:
+    model = ModelSection("resnet8", size=16, weights=str(weights))
+    return TeacherSection(model, strategy, train=train)
+
+
+def moved(run: Path, weights: Path) -> set[str]:
+    """The names of the tensors that are not those of the weights file any more."""
+    before, after = load_file(weights), load_file(run / "model" / "weights.safetensors")
+    assert before.keys() == after.keys()
+    return {n for n, t in before.items() if t.shape != after[n].shape or not t.equal(after[n])}
+
+
+def test_probe_moves_the_new_head_alone(tmp_path: Path, data: DataSection, weights: Path) -> None:
+    info = finetune(data, from_weights(weights, "probe"), tmp_path / "run")
+    assert moved(tmp_path / "run", weights) == {"fc.weight", "fc.bias"}
+    head = load_file(tmp_path / "run" / "model" / "weights.safetensors")["fc.weight"]
+    assert tuple(head.shape) == (3, 64)
+    assert info.status == "done" and info.result["fit"]["steps"] == 4
+
+
+@pytest.mark.parametrize("until", ["layer2", None])
+def test_freeze_keeps_the_early_layers_and_their_statistics(
+    tmp_path: Path, data: DataSection, weights: Path, until: str | None
+) -> None:
+    section = replace(from_weights(weights, "freeze"), freeze_until=until)
+    finetune(data, section, tmp_path / "run")
+    late = {n for n in load_file(weights) if n.startswith(("layer3.", "fc."))}
+    assert moved(tmp_path / "run", weights) == late
+
+
+def test_full_moves_everything(tmp_path: Path, data: DataSection, weights: Path) -> None:
+    finetune(data, from_weights(weights, "full"), tmp_path / "run")
+    assert moved(tmp_path / "run", weights) == set(load_file(weights))
+
+
+def test_head_and_backbone_have_their_own_rates(
+    tmp_path: Path, data: DataSection, weights: Path
+) -> None:
+    section = from_weights(weights, "full", replace(TRAIN, backbone_lr=0.0))
+    finetune(data, section, tmp_path / "run")
+    # A rate of 0 is not frozen: the statistics follow the images.
+    statistics = {n for n in load_file(weights) if n.endswith(STATISTICS)}
+    assert moved(tmp_path / "run", weights) == statistics | {"fc.weight", "fc.bias"}
+
+
+def test_scratch_depends_on_the_seed_alone_and_a_done_run_is_not_trained_again(
+    tmp_path: Path, data: DataSection
+) -> None:
+    first = finetune(data, SCRATCH, tmp_path / "a")
+    second = finetune(data, SCRATCH, tmp_path / "b")
+    assert first.result["weights_sha256"] == second.result["weights_sha256"]
+    stamp = (tmp_path / "a" / "model" / "weights.safetensors").stat().st_mtime_ns
+    assert finetune(data, SCRATCH, tmp_path / "a") == first
+    assert (tmp_path / "a" / "model" / "weights.safetensors").stat().st_mtime_ns == stamp
+    assert not (tmp_path / "a" / "checkpoints").exists()
+
+
+def test_other_weights_under_the_same_name_make_another_run(
+    tmp_path: Path, data: DataSection, weights: Path
+) -> None:
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    finetune(data, from_weights(copy, "probe"), tmp_path / "run")
+    save_file({n: t + 1 for n, t in load_file(weights).items()}, copy)
+    with pytest.raises(RunError, match=r"made from\.weights") as caught:
+        finetune(data, from_weights(copy, "probe"), tmp_path / "run")
+    assert "choose another --out" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "what", "fix"),
+    [
+        ("probe", False, "strategy probe keeps layers as they are", "--strategy scratch"),
+        ("freeze", False, "strategy freeze keeps layers as they are", "--pretrained or --weights"),
+        ("scratch", True, "starts from random weights, but weights were given", "--strategy full"),
+        ("prob", False, "strategy 'prob' is unknown", "probe"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_is_refused(
+    tmp_path: Path,
+    data: DataSection,
+    weights: Path,
+    strategy: str,
+    given: bool,
+    what: str,
+    fix: str,
+) -> None:
+    section = from_weights(weights, strategy) if given else replace(SCRATCH, strategy=strategy)
+    with pytest.raises(RecipeError) as caught:
+        finetune(data, section, tmp_path / "run")
+    assert what in caught.value.what
+    assert fix in caught.value.fix
+
+
+def test_a_layer_that_is_not_there_is_refused(
+    tmp_path: Path, data: DataSection, weights: Path
+) -> None:
+    section = replace(from_weights(weights, "freeze"), freeze_until="layer9")
+    with pytest.raises(ModelError, match="'layer9'") as caught:
+        finetune(data, section, tmp_path / "run")
+    assert "layer" in caught.value.fix
+    found: RunInfo = read_run(tmp_path / "run")
+    assert found.status == "failed"
