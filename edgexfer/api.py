@@ -140,7 +140,7 @@ def run(recipe: PathLike | Recipe, out: PathLike | None = None) -> Trip:
     from edgexfer.pipeline import run_recipe
 
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return run_recipe(wanted, Path(out) if out else Path("runs") / wanted.name)
+    return run_recipe(wanted, None if out is None else Path(out))
 
 
 def load_bundle(path: PathLike) -> LoadedBundle:

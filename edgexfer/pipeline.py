@@ -26,7 +26,7 @@ from typing import Any
 from edgexfer import __version__
 from edgexfer.core.bundle import MANIFEST
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import InputError
+from edgexfer.core.errors import InputError, RecipeError
 from edgexfer.core.files import (
     fingerprint,
     make_dir,
@@ -61,18 +61,22 @@ class Trip:
     report: Path
 
 
-def run_recipe(recipe: Recipe, out: Path) -> Trip:
+def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     """Run a recipe from the images to the report.
 
     Args:
         recipe: what is asked.
-        out: folder of the trip; an unfinished or finished one is taken up.
+        out: folder of the trip; an unfinished or finished one is taken up. ``None`` takes
+            ``runs/NAME``.
 
     Raises:
+        RecipeError: the recipe names no target, or its name is no name of a folder.
         EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
     """
+    from edgexfer.distill.losses import get_loss
     from edgexfer.distill.stage import distill
     from edgexfer.export.stage import export
+    from edgexfer.models.create import check_name
     from edgexfer.profiles import find_profile
     from edgexfer.remote.bench import How, bench_bundles
     from edgexfer.report.page import build
@@ -80,11 +84,18 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     from edgexfer.transfer.finetune import finetune
 
     # 1. What can be known to be wrong is refused before hours are spent.
+    out = _folder(recipe) if out is None else out
+    if not recipe.export.targets:
+        raise RecipeError("export.targets is empty", "name one: `edgexfer profiles list`")
     for target in recipe.export.targets:
         find_profile(target)
+    check_name(recipe.student.model.name)
+    get_loss(recipe.student.loss)
     make_dir(out)
     state = _State(out)
-    write_atomic(out / "recipe.yaml", dump_recipe(recipe))
+    asked = out / "recipe.yaml"
+    if not asked.exists():
+        write_atomic(asked, dump_recipe(recipe))
 
     # 2. The trainings: teacher, student, and the student without the teacher.
     guide = None
@@ -95,6 +106,8 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     control = guide is not None and recipe.student.control
     if control:
         distill(recipe.data, None, recipe.student, out / "control")
+    # Only now: a recipe that a training refuses must not stand for what the trip was made by.
+    write_atomic(asked, dump_recipe(recipe))
 
     # 3. The bundles: the student for its targets, the teacher as the eager reference.
     wanted = {"bundle": (out / "student", student, recipe.export)}
@@ -121,6 +134,15 @@ def run_recipe(recipe: Recipe, out: Path) -> Trip:
     return Trip(out, tuple(sorted(bench.glob("*.json"))), gain, report)
 
 
+def _folder(recipe: Recipe) -> Path:
+    """Return ``runs/NAME``; a name must not lead out of ``runs``."""
+    if recipe.name == ".." or Path(recipe.name).parts != (recipe.name,):
+        raise RecipeError(
+            f"name {recipe.name!r} is no name of a folder", "give a plain name, or choose --out"
+        )
+    return Path("runs") / recipe.name
+
+
 class _State:
     """Which inputs each folder of the trip was made from, kept in ``trip.json``."""
 
@@ -135,7 +157,7 @@ class _State:
             except InputError:
                 return  # a damaged note only costs time: the stages are made again
             if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
-                self._keys = saved["made_from"]
+                self._keys = dict(saved.get("made_from") or {})
 
     def make(self, name: str, inputs: list[Any], stage: Callable[[Path], object]) -> Path:
         """Make a folder of the trip unless it is there and was made from the same inputs.

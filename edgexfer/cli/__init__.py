@@ -62,8 +62,9 @@ class _Verbs(click.Group):
 
 
 def _examples_last(command: click.Command) -> click.Command:
-    """Move the examples of a docstring below the options."""
+    """Move the examples of a docstring below the options; list a command by its whole sentence."""
     help_text = inspect.cleandoc(command.help or "")
+    command.short_help = help_text.partition("\n\n")[0]
     for mark in ("Examples:\n", "Start here:\n"):
         text, found, examples = help_text.partition(mark)
         if found:
@@ -104,6 +105,7 @@ def run(argv: list[str], *, debug: bool = False) -> int:
         argv: the words after ``edgexfer``.
         debug: also print the traceback of an error.
     """
+    stdout = sys.stdout
     try:
         code = cli.main(argv, prog_name="edgexfer", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -115,14 +117,17 @@ def run(argv: list[str], *, debug: bool = False) -> int:
         click.echo(error.format_message())
         return 0
     except click.UsageError as error:
-        name = error.ctx.command_path if error.ctx else "edgexfer"
+        name = error.ctx.command_path if error.ctx else " ".join(["edgexfer", *_verb_of(argv)])
         return _fail(error.format_message(), f"see `{name} --help`", 2, debug)
     except click.ClickException as error:
         return _fail(error.format_message(), "see `edgexfer --help`", 2, debug)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", "the same command goes on where it stopped", 130, debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # Where the reader of a pipe has gone, such as `head`, click silences stdout and exits with
+        # 1; that is no fault.
+        if sys.stdout is stdout:
+            raise
         return 0
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -130,6 +135,11 @@ def run(argv: list[str], *, debug: bool = False) -> int:
         text = (str(error).splitlines() or [""])[0][:120]
         what = f"unexpected {type(error).__name__} at {place}: {text}"
         return _fail(what, "run it again with --debug and report what it prints", 1, debug)
+
+
+def _verb_of(argv: list[str]) -> list[str]:
+    """Return the verb that was typed; the parser's own errors do not know it."""
+    return [word for word in argv[:1] if word in VERBS]
 
 
 def _fail(what: str, fix: str, code: int, debug: bool) -> int:

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import (
+    beside,
+    json_option,
+    make_section,
+    section_options,
+    split_targets,
+)
 from edgexfer.recipe import BenchSection
 
 
@@ -38,14 +44,15 @@ def command(
     from edgexfer.core.record import read_record
     from edgexfer.remote.bench import How, bench_bundles
 
-    targets = [t for t in target.split(",") if t] if target else None
+    targets = None if target is None else split_targets(target)
     section = make_section(BenchSection, given)
-    place = out or bundle.with_name(bundle.name + "-bench")
+    place = out or beside(bundle, "-bench")
     single = place.suffix == ".json"
     folder = place.with_suffix("") if single else place
     how = How(targets, section, Progress)
     records = bench_bundles([bundle], folder, how)
     if single and len(records) == 1:
         records = [records[0].replace(place)]
-        folder.rmdir()
+        if not any(folder.iterdir()):
+            folder.rmdir()
     show_records([read_record(path) for path in records], records, as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import beside, json_option, make_section, section_options
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TrainSection
 
 
@@ -45,6 +45,6 @@ def command(path: str, teacher: Path, student: str, out: Path, as_json: bool, **
     following = f"edgexfer export {out} --target x86-onnxruntime --out bundle"
     show_run(out, info, as_json=as_json, following=following)
     if section.control:
-        place = out.with_name(out.name + "-control")
-        distill(data, None, section, place)
-        show_control(out, place, as_json=as_json)
+        place = beside(out, "-control")
+        if distill(data, None, section, place).result:  # as above, the leader speaks for all
+            show_control(out, place, as_json=as_json)

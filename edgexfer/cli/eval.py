@@ -30,9 +30,18 @@ def command(subject: Path, path: str | None, as_json: bool, **given: Any) -> Non
     from edgexfer.core.codec import encode
     from edgexfer.export.evaluate import evaluate, to_text
 
-    data = make_section(DataSection, given, path=path) if path else None
+    if path is None:
+        _refuse_without_data(given)
+    data = None if path is None else make_section(DataSection, given, path=path)
     results = evaluate(subject, data)
     if as_json:
         click.echo(json.dumps(encode(results), indent=2))
     else:
         click.echo(to_text(results))
+
+
+def _refuse_without_data(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} needs --data", click.get_current_context())

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import (
+    beside,
+    json_option,
+    make_section,
+    section_options,
+    split_targets,
+)
 from edgexfer.recipe import ExportSection
 
 
@@ -36,7 +42,6 @@ def command(run: Path, target: str, out: Path | None, as_json: bool, **given: An
     from edgexfer.core.progress import Progress
     from edgexfer.export.stage import export
 
-    targets = tuple(t for t in target.split(",") if t)
-    section = make_section(ExportSection, given, targets=targets)
-    place = out or run.with_name(run.name + "-bundle")
+    section = make_section(ExportSection, given, targets=split_targets(target))
+    place = out or beside(run, "-bundle")
     show_manifest(place, export(run, section, place, progress=Progress), as_json=as_json)

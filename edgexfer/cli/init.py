@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from edgexfer.cli.options import split_targets
+
 
 @click.command("init")
 @click.argument("path", metavar="DATA")
@@ -25,9 +27,14 @@ def command(path: str, target: str, out: Path, force: bool) -> None:
     """
     from edgexfer.cli.draft import draft_recipe
     from edgexfer.core.errors import RecipeError
-    from edgexfer.core.files import write_atomic
+    from edgexfer.core.files import make_dir, write_atomic
 
+    targets = split_targets(target)
+    if out.is_dir():
+        raise RecipeError(f"{out}: is a folder", f"name a file: -o {out / 'recipe.yaml'}")
     if out.exists() and not force:
         raise RecipeError(f"{out}: is there already", "choose another -o, or add --force")
-    write_atomic(out, draft_recipe(path, tuple(t for t in target.split(",") if t)))
+    text = draft_recipe(path, targets)
+    make_dir(out.parent)
+    write_atomic(out, text)
     click.echo(f"{out} is written. Read it, then type:\n  edgexfer run {out}")

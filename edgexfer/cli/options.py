@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +21,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def split_targets(text: str) -> tuple[str, ...]:
+    """Split what ``--target`` was given at its commas.
+
+    Raises:
+        UsageError: it names no profile.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise click.UsageError("--target names no profile", click.get_current_context())
+    return names
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return the path beside ``path`` whose name is longer by ``ending``; ``.`` has a name too."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.parent / (named.name + ending)
 
 
 def section_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[F], F]:

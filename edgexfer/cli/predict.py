@@ -13,7 +13,13 @@ from edgexfer.cli.options import json_option
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--artefact", help="Which artefact; without it, the first that can run here.")
-@click.option("--top", default=3, show_default=True, help="How many classes to show.")
+@click.option(
+    "--top",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many classes to show.",
+)
 @json_option
 def command(
     bundle: Path, images: tuple[Path, ...], artefact: str | None, top: int, as_json: bool
@@ -27,8 +33,13 @@ def command(
     import json
 
     from edgexfer.core.codec import encode
+    from edgexfer.core.errors import DataError
     from edgexfer.export.load import load_bundle
 
+    for image in images:
+        if not image.is_file():
+            problem = "is a folder" if image.is_dir() else "no such file"
+            raise DataError(f"{image}: {problem}", "name image files")
     with load_bundle(bundle, artefact=artefact) as loaded:
         predictions = [loaded.predict(image) for image in images]
     if as_json:

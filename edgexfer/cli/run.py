@@ -27,5 +27,4 @@ def command(recipe: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     from edgexfer.pipeline import run_recipe
     from edgexfer.recipe import load_recipe
 
-    wanted = load_recipe(recipe, overrides)
-    show_trip(run_recipe(wanted, out or Path("runs") / wanted.name))
+    show_trip(run_recipe(load_recipe(recipe, overrides), out))

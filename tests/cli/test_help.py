@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -83,3 +84,24 @@ def test_an_unexpected_error_is_two_lines(
 def test_debug_prints_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profiles", "show", "nothing-like-it"], debug=True) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("profiles", "show", "jetson")], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_fault(words: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgexfer", *words],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_list_of_verbs_cuts_no_sentence_short(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["data"], ["profiles"]):
+        assert run([*words, "--help"]) == 0
+        verbs = capsys.readouterr().out.partition("Commands:")[2]
+        assert verbs and "..." not in verbs

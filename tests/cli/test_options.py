@@ -1,0 +1,116 @@
+"""Options that several verbs read alike, and recipes that are refused before a folder is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgexfer.cli import run
+from edgexfer.cli.options import beside
+from edgexfer.recipe import load_recipe
+
+RECIPE = """\
+name: odd
+data: {path: digits}
+student:
+  model: {name: resnet8, size: 16}
+"""
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Run a command that is refused as wrong input, and return its two lines."""
+    assert run([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2, err
+    return err
+
+
+def test_targets_may_have_spaces_around_their_commas(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "recipe.yaml"
+    assert run(["init", "digits", "--target", "x86-openvino, jetson,", "-o", str(place)]) == 0
+    assert load_recipe(place).export.targets == ("x86-openvino", "jetson")
+
+
+@pytest.mark.parametrize("target", ["", ",", " , "])
+@pytest.mark.parametrize("words", [("init", "digits"), ("export", "run"), ("bench", "bundle")])
+def test_a_target_has_a_name(
+    words: tuple[str, str], target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = refused(capsys, *words, "--target", target)
+    assert "--target names no profile" in err
+    assert f"edgexfer {words[0]} --help" in err
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, "init", "digits", "--target", "jetson", "-o", tmp_path)
+    assert "is a folder" in err
+    assert str(tmp_path / "recipe.yaml") in err
+
+
+def test_a_name_is_longer_by_its_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert beside(Path("runs/a/"), "-bundle") == Path("runs/a-bundle")
+    assert beside(Path(), "-bench") == tmp_path.with_name(tmp_path.name + "-bench")
+    assert beside(Path(".."), "-bench").name == tmp_path.parent.name + "-bench"
+
+
+def test_eval_takes_no_part_of_images_that_are_not_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "--split-seed needs --data" in refused(capsys, "eval", "run", "--split-seed", 3)
+
+
+def test_predict_says_which_image_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = refused(capsys, "predict", "bundle", tmp_path / "cat.jpg")
+    assert "cat.jpg: no such file" in err
+    assert "name image files" in err
+    assert f"{tmp_path}: is a folder" in refused(capsys, "predict", "bundle", tmp_path)
+    assert "--top" in refused(capsys, "predict", "bundle", "cat.jpg", "--top", 0)
+
+
+def test_a_parsers_own_error_names_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "edgexfer run --help" in refused(capsys, "run", "recipe.yaml", "--set")
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "mend"),
+    [
+        ("name=../elsewhere", "name '../elsewhere'", "--out"),
+        ("name='..'", "name '..'", "--out"),
+        ("name=''", "name ''", "--out"),
+        ("export.targets=[]", "export.targets is empty", "profiles list"),
+        ("student.model.name=resnt8", "'resnt8'", "resnet8"),
+        ("student.loss=kl", "'kl'", "kd"),
+    ],
+)
+def test_a_trip_refuses_before_it_begins(
+    change: str,
+    what: str,
+    mend: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(RECIPE)
+    err = refused(capsys, "run", "recipe.yaml", "--set", change)
+    assert what in err.splitlines()[0]
+    assert mend in err.splitlines()[1]
+    assert [f.name for f in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_refused_recipe_does_not_stand_for_the_trip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, made_by = tmp_path / "recipe.yaml", tmp_path / "trip" / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    made_by.parent.mkdir()
+    made_by.write_text("what it was made by")
+    missing = f"data.path={tmp_path / 'nowhere'}"
+    err = refused(capsys, "run", recipe, "--set", missing, "--out", made_by.parent)
+    assert "nowhere" in err
+    assert made_by.read_text() == "what it was made by"
