@@ -18,6 +18,7 @@ from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import InputError
 from edgexfer.core.files import sha256_file
+from edgexfer.core.profile import Limits
 from edgexfer.core.record import SCHEMA, ProcessRun, Record
 from edgexfer.core.stats import Quantile, median, pooled_quantile, samples_needed
 
@@ -149,6 +150,9 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
     first = results[0]
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
     status, reasons = judge(results)
+    profile = read_profile(bundle, manifest, artefact)
+    latency = _quantiles([run.infer_ns for run in runs])
+    described = describe(artefact)
     active = next((r.active for r in results if r.active), {})
     absent = {key: reason for result in results for key, reason in result.absent.items()}
     if accuracy is None and "accuracy" not in absent:
@@ -157,15 +161,18 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
         schema=SCHEMA,
         status=status,
         reasons=reasons,
-        warnings=_warnings(results, settings),
+        warnings=(
+            *_warnings(results, settings),
+            *missed_limits(profile.limits, latency["p90"], described["size_bytes"]),
+        ),
         bundle={
             "name": manifest.name,
             "model": manifest.model,
             "parameters": manifest.parameters,
             "manifest_sha256": sha256_file(bundle / MANIFEST),
         },
-        artefact=describe(artefact),
-        profile=encode(read_profile(bundle, manifest, artefact)),
+        artefact=described,
+        profile=encode(profile),
         active=active,
         device=first.device,
         settings={
@@ -176,7 +183,7 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
             # Every process has just hashed the artefact's files.
             "page_cache": "warm",
         },
-        latency=_quantiles([run.infer_ns for run in runs]),
+        latency=latency,
         stages={
             "pre": _quantiles([run.pre_ns for run in runs]),
             "post": _quantiles([run.post_ns for run in runs]),
@@ -240,6 +247,20 @@ def _warnings(results: Sequence[Result], settings: Settings) -> Tuple[str, ...]:
     if spread is not None and spread > SPREAD_LIMIT_PCT:
         found.append(f"medians of the processes differ by {spread:.0f} %")
     return tuple(found)
+
+
+def missed_limits(limits: Limits, p90: Quantile, size_bytes: int) -> List[str]:
+    """Say which limits of its profile an artefact misses, one line each.
+
+    The limit of accuracy is not among them: only who has FP32 beside it can judge that.
+    """
+    found = []
+    allowed_ms, allowed_bytes = limits.latency_p90_ms, limits.size_bytes
+    if allowed_ms is not None and p90.value is not None and p90.value / 1e6 > allowed_ms:
+        found.append(f"over the profile's limit: p90 {p90.value / 1e6:.3f} ms, not {allowed_ms:g}")
+    if allowed_bytes is not None and size_bytes > allowed_bytes:
+        found.append(f"over the profile's limit: {size_bytes} bytes, not {allowed_bytes}")
+    return found
 
 
 def spread_pct(runs: Sequence[ProcessRun]) -> Optional[float]:

@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 
 from edgexfer.bench.job import SCHEMA, Failure, Job, Result, run_job
-from edgexfer.bench.suite import Settings, Subject, interleave, judge, run_suite, spread_pct
+from edgexfer.bench.suite import (
+    Settings,
+    Subject,
+    interleave,
+    judge,
+    missed_limits,
+    run_suite,
+    spread_pct,
+)
 from edgexfer.core.bundle import read_manifest
+from edgexfer.core.files import read_json, write_json
+from edgexfer.core.profile import Limits
 from edgexfer.core.record import read_record, write_record
 from edgexfer.core.stats import quantile
-from tests.bundles import make_bundle
+from tests.bundles import make_bundle, reseal
 
 FAST = Settings(processes=2, seconds=0.01, samples=100, threads=1, seed=0)
 MakeJob = Callable[..., Job]
@@ -106,3 +116,24 @@ def test_the_spread_compares_medians(make_job: MakeJob) -> None:
     runs = [dataclasses.replace(run, infer_ns=(n,) * 5) for n in (100, 110, 105)]
     assert spread_pct(runs) == pytest.approx(10.0)
     assert spread_pct(runs[:1]) is None
+
+
+def test_a_record_says_which_limits_of_the_profile_are_missed(bundle: Path) -> None:
+    place = bundle / "profiles/x86-null.json"
+    limits = {"latency_p90_ms": 1e-6, "size_bytes": 10, "accuracy_drop_pt": None}
+    write_json(place, {**read_json(place), "limits": limits})
+    reseal(bundle, read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    subject = Subject(bundle, manifest, manifest.artefacts[0])
+    ((_, record),) = run_suite([subject], FAST, run_job)
+    missed = [text for text in record.warnings if "over the profile's limit" in text]
+    assert len(missed) == 2
+    assert missed[0].endswith("ms, not 1e-06")
+    assert missed[1].endswith("bytes, not 10")
+
+
+def test_a_limit_that_is_just_met_is_not_missed() -> None:
+    p90 = quantile([2_000_000] * 100, 0.9)
+    assert missed_limits(Limits(latency_p90_ms=2.0, size_bytes=10), p90, 10) == []
+    assert missed_limits(Limits(), p90, 10) == []
+    assert missed_limits(Limits(latency_p90_ms=2.0), quantile([], 0.9), 10) == []
