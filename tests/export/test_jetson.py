@@ -9,10 +9,12 @@ import pytest
 from edgexfer.core.backend import TensorSpec
 from edgexfer.core.bundle import Artefact, FileEntry
 from edgexfer.core.errors import ProfileError
+from edgexfer.core.model import SCHEMA, ModelCard
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import Stack
 from edgexfer.export.jetson import build_command, instructions, obstacle, run_command
 from edgexfer.export.lower import default_row, wanted_precisions
+from edgexfer.export.readme import bundle_readme
 from edgexfer.profiles import find_profile
 from edgexfer.recipe import ExportSection
 
@@ -105,3 +107,12 @@ def test_the_default_row_is_the_marked_one_else_the_first() -> None:
 def test_fp32_is_always_made_first(precision: str, made: tuple[str, ...]) -> None:
     section = ExportSection(precision=precision)  # type: ignore[arg-type]
     assert wanted_precisions(JETSON, section) == made
+
+
+def test_golden_outputs_are_promised_only_where_python_runs_the_artefact() -> None:
+    card = ModelCard(SCHEMA, "resnet8", ("a", "b"), PREPROCESS, 1, "0" * 64, "scratch")
+    both = bundle_readme(card, [JETSON, find_profile("rpi5")], [artefact("int8")])
+    assert "verify .    # hashes and golden outputs, here" in both
+    alone = bundle_readme(card, [JETSON], [artefact("int8")])
+    assert "verify .    # hashes and preprocess, here" in alone
+    assert "golden" not in alone
