@@ -85,7 +85,8 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             that a process that hangs or dies ends the job.
 
     Raises:
-        MachineError: the other processes cannot be reached.
+        MachineError: the other processes cannot be reached, or this one has no GPU of its own.
+        TrainingError: another process has ended or hangs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield world()
@@ -101,7 +102,9 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             "start all processes with torchrun, on hosts that reach each other",
         ) from error
     try:
-        yield world()
+        here = world()
+        with lost_contact(here):
+            yield here
     finally:
         dist.destroy_process_group()
 
@@ -128,6 +131,12 @@ def lost_contact(here: World) -> Iterator[None]:
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    here = torch.cuda.device_count()
+    if local_rank >= here:
+        raise MachineError(
+            f"torchrun: process {local_rank} of this machine has no GPU of its own ({here} here)",
+            f"start at most {here} on it with --nproc-per-node",
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

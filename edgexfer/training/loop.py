@@ -22,7 +22,7 @@ from edgexfer.data.images import Images
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
 from edgexfer.training import checkpoint, host
-from edgexfer.training.distributed import World, lost_contact, world
+from edgexfer.training.distributed import World, world
 from edgexfer.training.evaluate import count_right
 from edgexfer.training.guards import Where, not_finite
 from edgexfer.training.job import FitResult, Job
@@ -58,8 +58,8 @@ def fit(job: Job) -> FitResult:
     ``section.patience`` is set, else the average where ``section.ema`` is, else the last.
 
     Raises:
-        TrainingError: the loss or gradient is not finite, memory ran out with one image at a time,
-            or another process of the training was lost.
+        TrainingError: the loss or gradient is not finite, or memory ran out with one image at a
+            time.
         Interrupted: Ctrl-C or SIGTERM; the state was saved.
         DiskError: a checkpoint cannot be written; the one before is intact.
         RecipeError: the settings do not fit the machine or the data.
@@ -88,11 +88,14 @@ def fit(job: Job) -> FitResult:
         quiet=job.quiet or not here.leader,
     )
     metrics = Metrics(job.run, state.total, leader=here.leader)
-    with lost_contact(here), StopRequest() as stop, metrics, progress:
+    with StopRequest() as stop, metrics, progress:
         progress.skip(state.total * section.batch_size)
         while state.epoch < section.epochs and not _exhausted(state, section.patience):
             training.epoch(stop, metrics, progress)
             training.end_epoch(metrics)
+            # Asked for while it validated; everything is saved already.
+            if training.asked(stop):
+                raise _interrupted(job, state, stop.name)
 
     # 3. The weights to deploy.
     state.deploy()
@@ -149,12 +152,16 @@ class _Training:
                 progress.update(images, f"epoch {state.epoch + 1}  loss {outcome.loss:.3g}")
                 if state.total % self.log_every == 0:
                     self._log(outcome, lr, metrics)
-                if self.here.sum(float(stop.name is not None))[0]:
+                if self.asked(stop):
                     self._save()
                     raise _interrupted(self.job, state, stop.name)
                 if time.monotonic() - self.saved_at >= self.job.section.checkpoint_s:
                     self._save()
                 begun = time.perf_counter()
+
+    def asked(self, stop: StopRequest) -> bool:
+        """Say whether any of the processes was asked to end."""
+        return bool(self.here.sum(float(stop.name is not None))[0])
 
     def end_epoch(self, metrics: Metrics) -> None:
         """Validate, take note of the best epoch, and save."""

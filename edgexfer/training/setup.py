@@ -135,6 +135,7 @@ def make_stepper(
         model = DistributedDataParallel(model, device_ids=devices)
     return Stepper(
         model=model,
+        bare=pixel_model,
         objective=job.objective,
         optimizer=state.optimizer,
         precision=chosen,

@@ -41,6 +41,7 @@ class Stepper:
 
     Attributes:
         model: what the objective is handed: a PixelModel, compiled or distributed where asked for.
+        bare: the PixelModel itself.
         objective: what is minimised.
         optimizer: of the model's trainable parameters.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -52,6 +53,7 @@ class Stepper:
     """
 
     model: nn.Module
+    bare: nn.Module
     objective: Objective
     optimizer: Optimizer
     precision: str
@@ -90,9 +92,15 @@ class Stepper:
             on_shrink(self.micro_batch)
 
     def repeat(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
-        """Run the forward pass of a step again, with the same dropout, and return its loss."""
+        """Run the forward pass of a step again, with the same dropout, and return its loss.
+
+        It goes through the bare model: hooks are heard there, and no other process is waited for,
+        which need not have found anything wrong.
+        """
         seed_step(self.seed, step, self.rank)
-        losses = [self._forward(p, t)[0] * len(p) for p, t, _ in self._micro(pixels, targets)]
+        losses = [
+            self._forward(self.bare, p, t)[0] * len(p) for p, t, _ in self._micro(pixels, targets)
+        ]
         return torch.stack(losses).sum() / len(pixels)
 
     def apply(self, norm: float) -> None:
@@ -113,7 +121,7 @@ class Stepper:
         for some, wanted, last in self._micro(pixels, targets):
             share = len(some) / len(pixels)
             with self._no_sync(last):
-                loss, parts = self._forward(some, wanted)
+                loss, parts = self._forward(self.model, some, wanted)
                 torch.autograd.backward(self.scaler.scale(loss * share))
             total += loss.detach() * share
             for name, part in parts.items():
@@ -126,9 +134,11 @@ class Stepper:
         values = torch.stack([total, norm.float(), *figures]).tolist()
         return Outcome(values[0], values[1], dict(zip(sums, values[2:], strict=True)))
 
-    def _forward(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def _forward(
+        self, model: nn.Module, pixels: Tensor, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Any]]:
         with autocast(self.precision, pixels.device):
-            loss, parts = self.objective(self.model, pixels, targets)
+            loss, parts = self.objective(model, pixels, targets)
         return loss.float(), dict(parts)
 
     def _micro(self, pixels: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:

@@ -26,6 +26,8 @@ def main(path: Path, behaviour: str) -> None:
             job.feed = feed
             if behaviour == "fail" and here.rank == 1:
                 job.objective = _failing_at_call(job.objective, 25)
+            if behaviour == "nan" and here.rank == 1:
+                job.objective = _nan_from_call(job.objective, 25)
             result = fit(job)
             if here.leader:
                 run.set(status="done", result={"top1_pct": result.val_top1_pct})
@@ -40,6 +42,16 @@ def _failing_at_call(objective: Any, call: int) -> Callable[..., Any]:
         return objective(*args)
 
     return failing
+
+
+def _nan_from_call(objective: Any, call: int) -> Callable[..., Any]:
+    calls = iter(range(1, 10**6))
+
+    def broken(*args: Any) -> Any:
+        loss, parts = objective(*args)
+        return loss * float("nan") if next(calls) >= call else loss, parts
+
+    return broken
 
 
 if __name__ == "__main__":

@@ -73,6 +73,28 @@ def test_a_process_that_breaks_ends_the_job_with_its_checkpoints_intact(tmp_path
     assert snapshot is not None and snapshot.step == 10 and not skipped
 
 
+def test_a_loss_that_is_not_finite_in_one_process_is_told_by_the_one_that_writes(
+    tmp_path: Path,
+) -> None:
+    done = torchrun(2, tmp_path / "run", "nan")
+    assert done.returncode != 0
+    events = [e for e in read_events(tmp_path / "run") if e["event"] == "not_finite"]
+    assert [e["step"] for e in events] == [13]
+    assert "step 13 (epoch 2): the gradient's norm is nan" in events[0]["error"]
+    assert "step 13 (epoch 2): the loss is nan" in done.stderr
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MachineError) as caught, joined():
+        pass
+    assert "process 3 of this machine has no GPU of its own (2 here)" in caught.value.what
+    assert "--nproc-per-node" in caught.value.fix
+
+
 def test_alone_is_a_world_of_one() -> None:
     with joined() as here:
         assert (here.rank, here.size, here.leader) == (0, 1, True)

@@ -156,6 +156,18 @@ def test_a_signal_saves_and_a_resume_changes_no_bit(
     assert train(path, checkpoint_s=1e9) == whole
 
 
+def test_ctrl_c_in_the_last_validation_is_not_lost(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught, make_run(path) as run:
+        job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
+        per_epoch = 2  # one look at the images' size, one batch
+        last: Any = job.val
+        last.pixels = _signal_at_call(last.pixels, 4 * per_epoch, signal.SIGINT)
+        fit(job)
+    assert "after step 40 of 40; the state is saved" in caught.value.what
+    assert train(path) == whole
+
+
 def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
     tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
