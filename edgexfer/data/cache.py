@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from edgexfer.core.errors import DiskError
-from edgexfer.core.files import disk_errors, make_dir
+from edgexfer.core.files import disk_errors, fsync_dir, make_dir
 from edgexfer.core.progress import Progress
+
+# More files than this are flushed all at once; one by one they would take minutes.
+_MANY = 64
 
 
 class ProgressFactory(Protocol):
@@ -73,10 +76,15 @@ def sweep(kind: str, most_bytes: int, keep: Path) -> None:
     folder = cache_dir() / kind
     if not folder.is_dir():
         return
-    entries = [(p.stat().st_mtime, p) for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]
+    entries = []
+    for place in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if place.is_dir() and place.name[0] != ".":
+                size = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+                entries.append((place.stat().st_mtime, size, place))
     total = 0
-    for _, place in sorted(entries, reverse=True):
-        total += sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+    for _, size, place in sorted(entries, reverse=True):
+        total += size
         if total > most_bytes and place != keep:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -92,9 +100,22 @@ def _make(folder: Path, name: str, fill: Callable[[Path], None]) -> None:
             with disk_errors(final):
                 temp.mkdir()
                 fill(temp)
+                _flush(temp)
                 temp.rename(final)
+                fsync_dir(folder)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Bring an entry's content to the disk: after a power cut it must be more than a name."""
+    files = [place for place in folder.rglob("*") if place.is_file()]
+    if len(files) > _MANY:
+        os.sync()
+        return
+    for place in files:
+        with place.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def _touch(place: Path) -> None:
