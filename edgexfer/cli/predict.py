@@ -36,11 +36,11 @@ def command(
     from edgexfer.core.errors import DataError
     from edgexfer.export.load import load_bundle
 
-    for image in images:
-        if not image.is_file():
-            problem = "is a folder" if image.is_dir() else "no such file"
-            raise DataError(f"{image}: {problem}", "name image files")
     with load_bundle(bundle, artefact=artefact) as loaded:
+        for image in images:
+            if not image.is_file():
+                problem = "is a folder" if image.is_dir() else "no such file"
+                raise DataError(f"{image}: {problem}", "name image files")
         predictions = [loaded.predict(image) for image in images]
     if as_json:
         click.echo(json.dumps(encode(predictions), indent=2))

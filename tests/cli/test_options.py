@@ -9,6 +9,7 @@ import pytest
 from edgexfer.cli import run
 from edgexfer.cli.options import beside
 from edgexfer.recipe import load_recipe
+from tests.cli.bad import Place
 
 RECIPE = """\
 name: odd
@@ -63,13 +64,14 @@ def test_eval_takes_no_part_of_images_that_are_not_named(
 
 
 def test_predict_says_which_image_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    good: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    err = refused(capsys, "predict", "bundle", tmp_path / "cat.jpg")
+    capsys.readouterr()
+    err = refused(capsys, "predict", good.bundle, tmp_path / "cat.jpg")
     assert "cat.jpg: no such file" in err
     assert "name image files" in err
-    assert f"{tmp_path}: is a folder" in refused(capsys, "predict", "bundle", tmp_path)
-    assert "--top" in refused(capsys, "predict", "bundle", "cat.jpg", "--top", 0)
+    assert f"{tmp_path}: is a folder" in refused(capsys, "predict", good.bundle, tmp_path)
+    assert "--top" in refused(capsys, "predict", good.bundle, "cat.jpg", "--top", 0)
 
 
 def test_a_parsers_own_error_names_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
