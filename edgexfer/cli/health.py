@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 
-from edgexfer.core.backend import BACKENDS, get_backend, install_hint
+from edgexfer.core.backend import BACKENDS, get_backend
 from edgexfer.core.errors import BackendError
 from edgexfer.core.files import free_bytes
 
@@ -55,7 +55,8 @@ def _backends() -> list[Finding]:
             findings.append(Finding(f"backend {name}", "ok", text or "works"))
         except BackendError as error:
             status = "note" if name in OPTIONAL_BACKENDS else "missing"
-            findings.append(Finding(f"backend {name}", status, error.what, install_hint(name)))
+            reason = error.what.partition(": ")[2]
+            findings.append(Finding(f"backend {name}", status, reason, error.fix))
     return findings
 
 
