@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from edgexfer.core.backend import TensorSpec
 from edgexfer.core.codec import decode, encode
@@ -218,14 +218,27 @@ def read_manifest(bundle: PathLike) -> Manifest:
 
 
 def all_entries(manifest: Manifest) -> Iterator[FileEntry]:
-    """Yield each listed file once; artefacts of several targets may share one."""
-    seen = set()
+    """Yield each listed file once; artefacts of several targets may share one.
+
+    Raises:
+        BundleError: one path is listed with two contents.
+    """
+    seen: Dict[str, FileEntry] = {}
     groups: Iterable[Iterable[FileEntry]] = [a.files for a in manifest.artefacts]
     for group in (*groups, manifest.files):
         for entry in group:
-            if entry.path not in seen:
-                seen.add(entry.path)
-                yield entry
+            if seen.setdefault(entry.path, entry) != entry:
+                raise BundleError(f"{entry.path}: is listed with two contents", REMAKE)
+    return iter(seen.values())
+
+
+def named_paths(manifest: Manifest) -> List[str]:
+    """Return the paths that a manifest's fields name; each must be a listed file."""
+    paths = [*manifest.profiles.values(), manifest.golden_images]
+    paths += [a.golden for a in manifest.artefacts if a.golden is not None]
+    if manifest.evaluation is not None:
+        paths += [manifest.evaluation.images, manifest.evaluation.labels]
+    return paths
 
 
 def verify_files(bundle: PathLike) -> Manifest:
@@ -237,11 +250,7 @@ def verify_files(bundle: PathLike) -> Manifest:
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    listed = {}
-    for entry in all_entries(manifest):
-        if not is_safe(entry.path):
-            raise BundleError(f"{folder}: unsafe path {entry.path!r} in the manifest", REMAKE)
-        listed[entry.path] = entry
+    listed = _listed(folder, manifest)
     # A link to a folder is a folder to is_dir, and must be seen all the same.
     found = [p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()]
     present = {p.relative_to(folder).as_posix(): p for p in found}
@@ -259,6 +268,19 @@ def verify_files(bundle: PathLike) -> Manifest:
         if place.stat().st_size != entry.bytes or sha256_file(place) != entry.sha256:
             raise BundleError(f"{place}: differs from the manifest (size or sha256)", REMAKE)
     return manifest
+
+
+def _listed(folder: Path, manifest: Manifest) -> Dict[str, FileEntry]:
+    """Return the manifest's files by path, after checking each path that it says anywhere."""
+    listed = {entry.path: entry for entry in all_entries(manifest)}
+    named = named_paths(manifest)
+    for path in (*listed, *named):
+        if not is_safe(path):
+            raise BundleError(f"{folder}: unsafe path {path!r} in the manifest", REMAKE)
+    for path in named:
+        if path not in listed:
+            raise BundleError(f"{folder}: {path!r} is named in the manifest, not listed", REMAKE)
+    return listed
 
 
 def is_safe(path: str) -> bool:

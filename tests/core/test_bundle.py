@@ -200,3 +200,24 @@ def test_entries_are_relative_with_forward_slashes(bundle: Path) -> None:
     entry = file_entry(bundle, bundle / "models" / "w.bin")
     assert (entry.path, entry.bytes) == ("models/w.bin", 99)
     assert replace(entry, path="x") == FileEntry("x", 99, entry.sha256)
+
+
+def test_one_path_with_two_contents_is_refused(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    first = manifest.artefacts[0]
+    other = replace(first.files[0], sha256="0" * 64)
+    forged = replace(first, files=(other, *first.files[1:]))
+    seal(bundle, replace(manifest, artefacts=(forged, *manifest.artefacts[1:])))
+    with pytest.raises(BundleError, match=r"models/a\.xml: is listed with two contents"):
+        verify_files(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"golden_images": "h.npy"}, {"profiles": {"a": "profiles/a.json"}}],
+    ids=["golden", "profile"],
+)
+def test_a_path_that_is_named_must_be_listed(bundle: Path, change: dict[str, Any]) -> None:
+    seal(bundle, replace(read_manifest(bundle), **change))
+    with pytest.raises(BundleError, match="is named in the manifest, not listed"):
+        verify_files(bundle)
