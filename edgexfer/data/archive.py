@@ -6,6 +6,7 @@ only below a fresh temporary folder.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zlib
@@ -21,6 +22,7 @@ REPACK = "pack the folder again with `tar -cf data.tar FOLDER`"
 # A photo does not shrink by gzip; what unpacks to a hundred times its size is no set of photos.
 _MAX_RATIO = 100
 _SMALL = 64 << 20
+_PIECE = 1 << 20
 
 
 def unpack(path: Path, progress: ProgressFactory | None = None) -> Path:
@@ -47,12 +49,19 @@ def _fill(path: Path, folder: Path, progress: ProgressFactory | None) -> None:
                 for member in files:
                     _write(archive, member, folder)
                     bar.update()
+            # To the very end, where gzip's checksum of all that was read stands.
+            while archive.fileobj.read(_PIECE):
+                pass
     except FileExistsError as error:
         raise DataError(
             f"{path}: {error.filename} is a file and a folder at once", REPACK
         ) from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: is damaged ({error})", REPACK) from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        # The disk's errors have a number, those of gzip and bzip2 have none.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: is damaged ({reason})", REPACK) from error
 
 
 def _checked(path: Path, archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
@@ -85,4 +94,4 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> N
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("xb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
+            shutil.copyfileobj(source, out, _PIECE)

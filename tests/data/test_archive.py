@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,11 +92,19 @@ def test_what_is_unsafe_is_refused_before_anything_is_written(
     assert not [p for p in (cache / "unpacked").iterdir() if p.is_dir()]
 
 
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut gzip": lambda data: gzip.compress(data)[:-2000],
     "flipped gzip": lambda data: (
         gzip.compress(data)[:5000] + b"\xff" * 9 + gzip.compress(data)[5009:]
     ),
+    "flipped checksum": lambda data: gzip.compress(data)[:-8] + b"1234" + gzip.compress(data)[-4:],
+    "flipped bzip2": lambda data: flipped(bz2.compress(data)),
+    "flipped xz": lambda data: flipped(lzma.compress(data)),
     "text": lambda _: b"not a tar",
     "empty": lambda _: b"",
     "cut tar": lambda data: data[:5000],
