@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgexfer.core.errors import BackendError, DataError, nearest
 from edgexfer.data.cache import cache_dir
-from edgexfer.data.decode import UInt8
+from edgexfer.data.decode import UInt8, read_file
 from edgexfer.data.split import Entry
 
 Reader = Callable[[str], "bytes | UInt8"]
@@ -173,8 +174,10 @@ def hub_set(name: str) -> Source:
     def read(key: str) -> bytes:
         split, _, index = key.partition("/")
         part, image = parts[split]
-        content: bytes = part[int(index)][image]["bytes"]
-        return content
+        found = part[int(index)][image]
+        content: bytes | None = found["bytes"]
+        # Data sets that were built from local folders hold paths instead.
+        return read_file(Path(found["path"]), key) if content is None else content
 
     return Source(splits, read, classes)
 

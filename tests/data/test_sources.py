@@ -84,17 +84,20 @@ class Column:
     def __init__(self, n: int) -> None:
         self.features = {"picture": Image_(), "label": ClassLabel()}
         self.n, self.decoded, self.secret = n, True, False
+        self.folder: Path | None = None
 
     def cast_column(self, name: str, feature: Any) -> Column:
         assert name == "picture"
         found = Column(self.n)
-        found.decoded = feature.decode
+        found.decoded, found.folder = feature.decode, self.folder
         return found
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
             return [-1 if self.secret else i % 2 for i in range(self.n)]
         assert not self.decoded
+        if self.folder is not None:
+            return {"picture": {"bytes": None, "path": str(self.folder / f"{key}.png")}}
         stream = io.BytesIO()
         Image.fromarray(picture(key)).save(stream, "PNG")
         return {"picture": {"bytes": stream.getvalue(), "path": None}}
@@ -127,6 +130,17 @@ def test_the_hub_gives_encoded_images_and_runs_no_code(hub: types.ModuleType) ->
         "test": 0,
     }
     assert bytes(found.splits["val"].read(3))[:4] == b"\x89PNG"
+
+
+def test_a_hub_set_of_local_paths_is_read_from_them(hub: types.ModuleType, tmp_path: Path) -> None:
+    local = Column(20)
+    local.folder = tmp_path
+    for i in range(local.n):
+        Image.fromarray(picture(i)).save(tmp_path / f"{i}.png")
+    hub.load_dataset = lambda _: {"train": local}  # type: ignore[attr-defined]
+    train = open_dataset("hf:owner/name").splits["train"]
+    number = int(train.keys[0].rpartition("/")[2])
+    assert train.read(0) == (tmp_path / f"{number}.png").read_bytes()
 
 
 def test_images_whose_labels_are_secret_are_nobodys_test_split(hub: types.ModuleType) -> None:
