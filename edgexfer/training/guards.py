@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(
         re.search(r"DefaultCPUAllocator: (can't|not enough)|out of memory", str(error))
     )
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Tell memory that ran out where smaller micro-batches are no mend: optimiser, validation.
+
+    Raises:
+        TrainingError: with what helps there.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0][:100] if str(error) else "out of memory"
+        raise TrainingError(
+            f"memory ran out beside the micro-batches, in the optimiser or validation ({reason})",
+            "choose a smaller model or model.size, or a machine with more memory",
+        ) from error
 
 
 def not_finite(

@@ -24,7 +24,7 @@ from edgexfer.models.normalise import PixelModel
 from edgexfer.training import checkpoint, host
 from edgexfer.training.distributed import World, world
 from edgexfer.training.evaluate import count_right
-from edgexfer.training.guards import Where, not_finite
+from edgexfer.training.guards import Where, memory_errors, not_finite
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.metrics import Metrics
 from edgexfer.training.objective import Objective
@@ -59,7 +59,7 @@ def fit(job: Job) -> FitResult:
 
     Raises:
         TrainingError: the loss or gradient is not finite, or memory ran out with one image at a
-            time.
+            time, in the optimiser or in validation.
         Interrupted: Ctrl-C or SIGTERM; the state was saved.
         DiskError: a checkpoint cannot be written; the one before is intact.
         RecipeError: the settings do not fit the machine or the data.
@@ -88,7 +88,7 @@ def fit(job: Job) -> FitResult:
         quiet=job.quiet or not here.leader,
     )
     metrics = Metrics(job.run, state.total, leader=here.leader)
-    with StopRequest() as stop, metrics, progress:
+    with StopRequest() as stop, memory_errors(), metrics, progress:
         progress.skip(state.total * section.batch_size)
         while state.epoch < section.epochs and not _exhausted(state, section.patience):
             training.epoch(stop, metrics, progress)

@@ -207,6 +207,18 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(run: RunDir) -> None:
     assert result.val_top1_pct is not None and result.val_top1_pct > 70
 
 
+def test_out_of_memory_in_validation_is_told(run: RunDir) -> None:
+    def exhausted(_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    job = make_job(run)
+    val: Any = job.val
+    val.pixels = exhausted
+    with pytest.raises(TrainingError, match="in the optimiser or validation") as caught:
+        fit(job)
+    assert "smaller model" in caught.value.fix
+
+
 def test_out_of_memory_with_one_image_stops(run: RunDir) -> None:
     job = make_job(run)
 
