@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from edgexfer.api import (
         bench,
+        check_data,
         distill,
         evaluate,
         export,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         load_bundle,
         report,
         run,
+        verify,
     )
     from edgexfer.recipe import (
         BenchSection,
@@ -57,6 +59,7 @@ __all__ = [
     "TeacherSection",
     "TrainSection",
     "bench",
+    "check_data",
     "distill",
     "evaluate",
     "export",
@@ -65,6 +68,7 @@ __all__ = [
     "load_recipe",
     "report",
     "run",
+    "verify",
 ]
 
 

@@ -24,9 +24,11 @@ from edgexfer.recipe import (
 )
 
 if TYPE_CHECKING:
+    from edgexfer.bench.verify import Finding
     from edgexfer.core.bundle import Manifest
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
+    from edgexfer.data.audit import Audit
     from edgexfer.export.evaluate import Evaluation
     from edgexfer.export.load import LoadedBundle
     from edgexfer.pipeline import Trip
@@ -121,6 +123,26 @@ def bench(
     how = How(targets, check_section(section or BenchSection()), Progress)
     paths = bench_bundles([Path(bundle)], Path(out), how)
     return [read_record(path) for path in paths]
+
+
+def verify(bundle: PathLike) -> list[Finding]:
+    """Check a bundle's hashes, preprocess and golden outputs on this machine.
+
+    Returns:
+        One finding per check; ``status`` is ``ok``, ``failed`` or ``skipped``.
+    """
+    from edgexfer.remote.verify import verify as stage
+
+    return stage(Path(bundle))
+
+
+def check_data(data: str | DataSection) -> Audit:
+    """Look at a data set before training on it; ``clean`` says whether anything would spoil one."""
+    from edgexfer.core.progress import Progress
+    from edgexfer.data.audit import audit
+
+    how = _data(data)
+    return audit(how.path, val=how.val, test=how.test, split_seed=how.split_seed, progress=Progress)
 
 
 def report(inputs: Sequence[PathLike], out: PathLike = "report.html") -> Path:

@@ -16,6 +16,7 @@ made from trainings is made again when the hash of its inputs changes; the forme
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -82,6 +83,12 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     from edgexfer.report.page import build
     from edgexfer.training.stage import compare_runs
     from edgexfer.transfer.finetune import finetune
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            "a whole trip runs in one process, but torchrun started several",
+            "use torchrun for single trainings: finetune and distill",
+        )
 
     # 1. What can be known to be wrong is refused before hours are spent.
     out = _folder(recipe) if out is None else out

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
@@ -37,16 +37,16 @@ class DataSection:
         val: share of the training images that becomes the val split where there is none, 0..0.5.
         test: share of all images that becomes the test split where there is none, 0..0.5.
         split_seed: seed of the stratified hash that splits a flat folder.
-        limit: use at most so many images of each split, evenly from the classes; null for all.
+        limit: use at most so many images of each split, evenly from the classes; unset takes all.
         cache: ``ram`` decodes once and keeps uint8 images, ``none`` decodes anew each epoch,
             ``auto`` takes ``ram`` where the images fit.
-        workers: threads that decode; null takes the machine's cores.
+        workers: threads that decode; unset takes the machine's cores.
         allow_quarantined: go on where more images are unreadable than is usual (0.1 % of train).
     """
 
     __pydantic_config__ = _STRICT
 
-    path: str
+    path: Annotated[str, MinLen(1)]
     val: Annotated[float, Gt(0), Le(0.5)] = 0.1
     test: Annotated[float, Gt(0), Le(0.5)] = 0.2
     split_seed: int = 0
@@ -67,7 +67,7 @@ class TrainSection:
         lr: peak learning rate of the head, for ``batch_size`` as it stands.
         backbone_lr: factor on ``lr`` for pre-trained layers.
         weight_decay: for weights of two or more dimensions.
-        warmup: epochs of linear warm-up before the cosine.
+        warmup: epochs of linear warm-up before the cosine; at most half of all epochs are taken.
         min_lr: factor on ``lr`` at the end of the cosine.
         label_smoothing: share of the target spread over all classes, 0..1.
         augment: ``none``, ``shift`` (small translations, no mirror: digits, text), ``flip`` (padded
@@ -77,7 +77,7 @@ class TrainSection:
         cutmix: alpha of cutmix, 0 for none.
         ema: decay of the exponential moving average of the weights, 0 for none.
         clip_grad: largest norm of the gradient, 0 for no limit.
-        patience: stop after so many epochs without a better val accuracy; null never stops early.
+        patience: stop after so many epochs without a better val accuracy; unset never stops early.
         accumulate: split each step into so many micro-batches.
         precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
             fp32 and what the hardware offers; the choice is kept in the run.
@@ -117,8 +117,8 @@ class ModelSection:
     Attributes:
         name: a timm name, or one of edgexfer's own: ``resnet8``, ``resnet8x4``, ``resnet20``,
             ``resnet32x4``, ``resnet56``, ...
-        size: height and width of the input in pixels; null takes the architecture's own.
-        weights: a safetensors file or timm checkpoint to start from; null for none.
+        size: height and width of the input in pixels; unset takes the architecture's own.
+        weights: a safetensors file or timm checkpoint to start from; unset for none.
         pretrained: fetch timm's weights from its hub.
         options: further keyword arguments of the architecture.
     """
@@ -140,7 +140,7 @@ class TeacherSection:
         model: its architecture.
         strategy: a file of ``transfer/``: ``probe``, ``full``, ``freeze`` or ``scratch``.
         freeze_until: for ``freeze``: layers up to and with the one of this name stay as they are;
-            null freezes the whole backbone but its last stage.
+            unset freezes the whole backbone but its last stage.
         train: how it is trained.
     """
 
@@ -185,8 +185,8 @@ class ExportSection:
         targets: profiles, by name, alias or path.
         precision: ``auto`` makes what each profile lists; else one precision (FP32 is made beside
             it, as the reference).
-        max_drop: most top-1 accuracy that INT8 may lose, in points; null takes the profile's limit,
-            or 1 point.
+        max_drop: most top-1 accuracy that INT8 may lose, in points; unset takes the profile's
+            limit, or 1 point.
         calibration_images: how many training images calibrate INT8.
         evaluation_images: most test images that travel with the bundle.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgexfer.core.errors import RunError
+from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.core.record import read_record
 from edgexfer.core.rundir import read_run
 from edgexfer.pipeline import run_recipe
@@ -117,6 +117,14 @@ def _some_of_cifar10(shared_data: Path, tmp_path: Path) -> Path:
         few = [m for m in archive if m.isfile() and int(Path(m.name).stem) < 30]
         archive.extractall(tmp_path, members=few, filter="data")
     return tmp_path / "cifar10"
+
+
+def test_a_trip_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="a whole trip runs in one process") as caught:
+        run_recipe(tiny(tmp_path), tmp_path / "trip")
+    assert "finetune and distill" in caught.value.fix
+    assert not (tmp_path / "trip").exists()
 
 
 @pytest.mark.slow

@@ -43,8 +43,10 @@ def command(path: str, teacher: Path, student: str, out: Path, as_json: bool, **
     data = make_section(DataSection, given, path=path)
     info = distill(data, teacher, section, out)
     following = f"edgexfer export {out} --target x86-onnxruntime --out bundle"
-    show_run(out, info, as_json=as_json, following=following)
+    if not (section.control and as_json):
+        show_run(out, info, as_json=as_json, following=following)
     if section.control:
         place = beside(out, "-control")
-        if distill(data, None, section, place).result:  # as above, the leader speaks for all
-            show_control(out, place, as_json=as_json)
+        control = distill(data, None, section, place)
+        if control.result:  # one of several processes of a training has none; the leader speaks
+            show_control(out, place, (info, control), as_json=as_json)

@@ -33,15 +33,17 @@ def show_run(place: Path, info: RunInfo, *, as_json: bool, following: str) -> No
     click.echo(f"Next: {following}")
 
 
-def show_control(student: Path, control: Path, *, as_json: bool) -> None:
+def show_control(place: Path, control: Path, infos: Sequence[RunInfo], *, as_json: bool) -> None:
     """Print whether the teacher helped: the student against the same student without it."""
     from edgexfer.training.stage import compare_runs
 
-    drop = compare_runs(student, control)
+    gain = compare_runs(place, control)
     if as_json:
-        click.echo(json.dumps({"control": str(control), "gain": encode(drop)}, indent=2), err=True)
+        student, without = (encode(info) for info in infos)
+        found = {"student": student, "control": without, "gain": encode(gain)}
+        click.echo(json.dumps(found, indent=2))
         return
-    click.echo(f"{control}: the control, without the teacher. {gain_in_words(drop)}")
+    click.echo(f"{control}: the control, without the teacher. {gain_in_words(gain)}")
 
 
 def gain_in_words(gain: Any) -> str:

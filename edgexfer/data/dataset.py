@@ -66,12 +66,14 @@ class Dataset:
         classes: names; their order is the order of a model's outputs.
         splits: ``train``, ``val`` and ``test``; one is empty where its share is 0.
         fingerprint: hash of the content of all images, of the classes and of the splits.
+        contents: for each split the SHA-256 of each image, as it is stored.
     """
 
     spec: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
     fingerprint: str
+    contents: dict[str, tuple[str, ...]]
 
 
 def open_dataset(
@@ -116,7 +118,8 @@ def open_dataset(
         keys = tuple(e.key for e in entries[name])
         labels = np.array([index[e.label] for e in entries[name]], np.int64)
         splits[name] = Split(name, keys, labels, source.read)
-    return Dataset(path, classes, splits, _fingerprint(classes, splits))
+    contents = _contents(splits)
+    return Dataset(path, classes, splits, _fingerprint(classes, splits, contents), contents)
 
 
 def _open_source(path: str) -> Source:
@@ -192,17 +195,27 @@ def _with_all_splits(
     return {**entries, **divide(entries["train"], shares, seed)}
 
 
-def _fingerprint(classes: tuple[str, ...], splits: dict[str, Split]) -> str:
+def _contents(splits: dict[str, Split]) -> dict[str, tuple[str, ...]]:
     reader = splits["train"].reader
     digests = Digests(reader.root) if isinstance(reader, FolderReader) else None
+    contents = {
+        name: tuple(_content(split, i, digests) for i in range(len(split)))
+        for name, split in splits.items()
+    }
+    if digests:
+        digests.save()
+    return contents
+
+
+def _fingerprint(
+    classes: tuple[str, ...], splits: dict[str, Split], contents: dict[str, tuple[str, ...]]
+) -> str:
     whole = hashlib.sha256(canonical_json(classes).encode())
     for name, split in splits.items():
         whole.update(name.encode())
         for i, key in enumerate(split.keys):
             whole.update(key.encode("utf-8", "surrogateescape") + b"\0")
-            whole.update(f"{split.labels[i]} {_content(split, i, digests)}".encode())
-    if digests:
-        digests.save()
+            whole.update(f"{split.labels[i]} {contents[name][i]}".encode())
     return whole.hexdigest()
 
 

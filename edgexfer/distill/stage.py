@@ -68,6 +68,7 @@ def distill(
             return run.info
 
         # 2. The student, from the seed alone, so that the control begins with the same weights.
+        guide = load_teacher(teacher, dataset.classes) if teacher else None
         train = student.train
         built = build_model(student.model, len(dataset.classes), train.seed)
         # The images to judge by, looked at now: an unreadable one must not cost a training.
@@ -76,8 +77,7 @@ def distill(
 
         # 3. The teacher, checked before hours are spent on it.
         objective: Objective = cross_entropy(train.label_smoothing)
-        if teacher:
-            guide = load_teacher(teacher, dataset.classes)
+        if teacher and guide:
             guide.to(memory_format=torch.channels_last).to(here.device)
             _check_teacher(guide, teacher, run, val, student.temperature)
             objective = Distillation(

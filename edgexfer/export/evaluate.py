@@ -11,7 +11,7 @@ from edgexfer.bench.job import load_artefact, plan_of, read_profile
 from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
 from edgexfer.core.errors import BackendError, RunError
-from edgexfer.core.rundir import read_run
+from edgexfer.core.rundir import INFO, read_run
 from edgexfer.core.stats import wilson
 from edgexfer.recipe import DataSection
 
@@ -76,6 +76,11 @@ def evaluate(subject: Path, data: DataSection | None) -> list[Evaluation]:
         if data is None:
             raise RunError(f"{subject}: a bundle does not know its data set", "add --data DATA")
         return _evaluate_bundle(subject, verify_files(subject), data)
+    if not (subject / INFO).is_file():
+        raise RunError(
+            f"{subject}: is neither a run nor a bundle",
+            "name a folder that finetune, distill or export has made, such as TRIP/student",
+        )
     info = read_run(subject)
     return [_evaluate_run(subject, data or DataSection(**info.data))]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,8 @@ class Ladder:
         """
         file = self._lowering.onnx().files[0]
         for name, level in (("onnx fp32", "none"), ("onnx fp32, optimised", "all")):
-            found = self._run(file, "onnxruntime", {"graph_optimization": level}).found
+            plan = Plan(options={"graph_optimization": level})
+            found = self._run(file, "onnxruntime", plan).found
             rung = float_rung(name, "torch fp32", self._reference, found, EXACT)
             self.rungs.append(require(rung))
 
@@ -120,9 +121,10 @@ class Ladder:
         """
         lowered = self._lowering.make(profile, precision)
         runtime = _STAND_IN.get(profile.backend, profile.backend)
-        options = profile.options if runtime == profile.backend else {}
-        written = "int8" if precision == "int8" else "fp32"
-        ran = self._run(lowered.files[0], runtime, options, written)
+        plan = Plan(precision="int8" if precision == "int8" else "fp32")
+        if runtime == profile.backend:
+            plan = replace(plan, device=profile.device, options=profile.options)
+        ran = self._run(lowered.files[0], runtime, plan)
         self.rungs.append(require(self._rung(profile, precision, runtime, ran.found)))
         name = f"{profile.name}-{precision}"
         golden = f"golden/{name}.npy"
@@ -144,20 +146,14 @@ class Ladder:
             golden_sqnr_db=_GOLDEN_DB_TENSORRT_INT8 if trt_int8 else _GOLDEN_DB[precision],
         )
 
-    def _run(
-        self,
-        file: Path,
-        runtime: str,
-        options: Mapping[str, object],
-        precision: str = "fp32",
-    ) -> _Ran:
-        given = dict(options)
+    def _run(self, file: Path, runtime: str, plan: Plan) -> _Ran:
         if runtime == "onnxruntime":
             # Spinning threads would take the cores from torch, which runs beside it.
-            given = {"graph_optimization": "all", "allow_spinning": False, **given}
-        key = (file, repr((runtime, sorted(given.items()))))
+            usual = {"graph_optimization": "all", "allow_spinning": False}
+            plan = replace(plan, options={**usual, **plan.options})
+        key = (file, repr((runtime, plan.device, sorted(plan.options.items()))))
         if key not in self._ran:
-            session = get_backend(runtime).load(file, Plan(precision=precision, options=given))
+            session = get_backend(runtime).load(file, plan)
             try:
                 self._ran[key] = _Ran(
                     session_logits(session, self._probe),

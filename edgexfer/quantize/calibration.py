@@ -6,7 +6,7 @@ Which tensors get which scale from them lives in ``qdq.py`` and ``nncf.py``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +82,17 @@ def draw_calibration(
 
     images, labels, keys = sample(dataset, SPLIT, n, preprocess)
     refuse_shared(dataset.spec, keys, dataset.splits["test"].keys)
-    images, labels, keys, copies = leave_out(images, labels, keys, measured)
+    images, labels, keys, copies = leave_out(
+        images, labels, keys, measured=measured, copied=copies_of_test(dataset)
+    )
     if not len(images):
         raise DataError(
-            f"{dataset.spec}: every calibration image is also a measured one",
+            f"{dataset.spec}: every calibration image is also a test image",
             "remove the duplicates between train and test (`edgexfer data check` lists them)",
         )
     notes = []
     if copies:
-        notes.append(f"{copies} training images left out: copies of measured images")
+        notes.append(f"{copies} training images left out: copies of test images")
     absent = sorted(set(range(len(dataset.classes))) - set(labels.tolist()))
     if absent:
         names = ", ".join(dataset.classes[i] for i in absent[:5])
@@ -114,18 +116,39 @@ def refuse_shared(spec: str, keys: Sequence[str], test_keys: Sequence[str]) -> N
         )
 
 
+def copies_of_test(dataset: Dataset) -> set[str]:
+    """Return the keys of training images that are stored in the test split too, under any name."""
+    tested = set(dataset.contents["test"])
+    train = zip(dataset.splits[SPLIT].keys, dataset.contents[SPLIT], strict=True)
+    return {key for key, content in train if content in tested}
+
+
 def leave_out(
-    images: UInt8, labels: npt.NDArray[np.int64], keys: Sequence[str], measured: UInt8
+    images: UInt8,
+    labels: npt.NDArray[np.int64],
+    keys: Sequence[str],
+    *,
+    measured: UInt8,
+    copied: Set[str] = frozenset(),
 ) -> tuple[UInt8, npt.NDArray[np.int64], tuple[str, ...], int]:
-    """Take out images whose pixels equal a measured one's, under whatever name.
+    """Take out images that are measured on, under whatever name.
 
     Real data sets hold such pairs, so they are no reason to stop.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        labels: their classes.
+        keys: their names.
+        measured: images in the same geometry; one of equal pixels is taken out.
+        copied: names of images to take out, whatever their pixels.
 
     Returns:
         The images, labels and keys that are left, and how many were taken out.
     """
     seen = {_digest(image) for image in measured}
-    kept = [i for i, image in enumerate(images) if _digest(image) not in seen]
+    kept = [
+        i for i, image in enumerate(images) if keys[i] not in copied and _digest(image) not in seen
+    ]
     left = tuple(keys[i] for i in kept)
     return images[kept], labels[kept], left, len(images) - len(kept)
 

@@ -126,7 +126,9 @@ class _Training:
     def __post_init__(self) -> None:
         section, per_epoch = self.job.section, self.job.feed.steps_per_epoch
         self.schedule = Schedule(
-            section.epochs * per_epoch, section.warmup * per_epoch, section.min_lr
+            section.epochs * per_epoch,
+            min(section.warmup, section.epochs / 2) * per_epoch,
+            section.min_lr,
         )
         self.classes = head_size(self.job.model)
         self.log_every = max(per_epoch // _LOGS_PER_EPOCH, 1)

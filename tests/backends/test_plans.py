@@ -28,10 +28,7 @@ def _marked(names: tuple[str, ...]) -> list[object]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {
-        name: writer(folder / f"{name}{suffix}")
-        for name, (writer, suffix) in WRITERS.items()
-    }
+    return {name: writer(folder / f"{name}{suffix}") for name, (writer, suffix) in WRITERS.items()}
 
 
 @pytest.mark.parametrize("name", _marked(HERE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from edgexfer.quantize.calibration import (
     refuse_shared,
 )
 from tests.export.digits import PREPROCESS, measured_images
+from tests.pictures import write_folder
 
 NONE = np.zeros((0, 16, 16, 3), np.uint8)
 
@@ -51,14 +53,14 @@ def test_copies_of_measured_images_are_left_out_and_counted(digits: Dataset) -> 
     drawn = draw_calibration(digits, 40, PREPROCESS, measured=images[:3])
     assert len(drawn) == 37
     assert not set(keys[:3]) & set(drawn.keys)
-    assert "3 training images left out: copies of measured images" in drawn.notes
+    assert "3 training images left out: copies of test images" in drawn.notes
 
 
 def test_nothing_left_is_an_error(digits: Dataset) -> None:
     images, _, _ = sample(digits, "train", 20, PREPROCESS)
     with pytest.raises(DataError) as caught:
         draw_calibration(digits, 20, PREPROCESS, measured=images)
-    assert "every calibration image is also a measured one" in caught.value.what
+    assert "every calibration image is also a test image" in caught.value.what
     assert "edgexfer data check" in caught.value.fix
 
 
@@ -87,7 +89,7 @@ def test_a_class_without_an_image_is_a_note(digits: Dataset) -> None:
 def test_leave_out_compares_pixels_not_names() -> None:
     images = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     labels = np.arange(3)
-    left, kept, keys, gone = leave_out(images, labels, "abc", images[1:2].copy())
+    left, kept, keys, gone = leave_out(images, labels, "abc", measured=images[1:2].copy())
     assert (keys, gone, kept.tolist()) == (("a", "c"), 1, [0, 2])
     assert np.array_equal(left, images[[0, 2]])
 
@@ -98,3 +100,15 @@ def test_batches_cover_every_image_once_in_order() -> None:
     batches = list(Calibration(images, preprocess, ("k",) * 70).batches())
     assert [len(b) for b in batches] == [32, 32, 6]
     assert np.array_equal(np.concatenate(batches), normalise(images, preprocess))
+
+
+def test_copies_of_any_test_image_are_left_out_though_it_is_not_measured(tmp_path: Path) -> None:
+    train = write_folder(tmp_path / "photos" / "train", 8)
+    write_folder(tmp_path / "photos" / "test", 3, {"blue": (1, 2, 3), "red": (9, 9, 200)})
+    copy = tmp_path / "photos" / "test" / "red" / "renamed.png"
+    copy.write_bytes((train / "red" / "05.png").read_bytes())
+    dataset = open_dataset(str(tmp_path / "photos"))
+    drawn = draw_calibration(dataset, 100, PREPROCESS, measured=NONE)
+    assert "train/red/05.png" not in drawn.keys
+    assert len(drawn) == len(dataset.splits["train"]) - 1
+    assert "copies of test images" in drawn.notes[0]
