@@ -99,7 +99,10 @@ def test_the_cifar10_recipe_on_a_few_hundred_images(shared_data: Path, tmp_path:
     overrides = [
         f"data.path={_some_of_cifar10(shared_data, tmp_path)}",
         "teacher.model.name=resnet8",
-        "teacher.train.epochs=1",
+        # A teacher that knows no more than chance would be refused.
+        "teacher.train.epochs=8",
+        "teacher.train.batch_size=32",
+        "teacher.train.lr=0.05",
         "student.train.epochs=1",
         "export.max_drop=20.0",
         "bench.processes=1",
@@ -108,13 +111,13 @@ def test_the_cifar10_recipe_on_a_few_hundred_images(shared_data: Path, tmp_path:
     recipe = load_recipe(ROOT / "examples" / "cifar10" / "recipe.yaml", overrides)
     trip = run_recipe(recipe, tmp_path / "trip")
     assert len(trip.records) == 5
-    assert read_run(trip.path / "student").result["test"]["n"] == 300
+    assert read_run(trip.path / "student").result["test"]["n"] == 600
 
 
 def _some_of_cifar10(shared_data: Path, tmp_path: Path) -> Path:
-    """Unpack 30 images of each class for training and 30 for testing."""
+    """Unpack 60 images of each class for training and 60 for testing."""
     with tarfile.open(shared_data / "cifar10.tar.gz") as archive:
-        few = [m for m in archive if m.isfile() and int(Path(m.name).stem) < 30]
+        few = [m for m in archive if m.isfile() and int(Path(m.name).stem) < 60]
         archive.extractall(tmp_path, members=few, filter="data")
     return tmp_path / "cifar10"
 

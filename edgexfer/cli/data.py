@@ -34,11 +34,13 @@ def check(path: str, as_json: bool, **given: Any) -> int:
     """
     import json
 
-    from edgexfer.api import check_data
     from edgexfer.core.codec import encode
-    from edgexfer.data.audit import to_text
+    from edgexfer.core.progress import Progress
+    from edgexfer.data.audit import audit, to_text
 
     data = make_section(DataSection, given, path=path)
-    found = check_data(data)
+    found = audit(
+        path, val=data.val, test=data.test, split_seed=data.split_seed, progress=Progress
+    )
     click.echo(json.dumps(encode(found), indent=2) if as_json else to_text(found))
     return 0 if found.clean else 1
