@@ -39,8 +39,6 @@ def check(path: str, as_json: bool, **given: Any) -> int:
     from edgexfer.data.audit import audit, to_text
 
     data = make_section(DataSection, given, path=path)
-    found = audit(
-        path, val=data.val, test=data.test, split_seed=data.split_seed, progress=Progress
-    )
+    found = audit(path, val=data.val, test=data.test, split_seed=data.split_seed, progress=Progress)
     click.echo(json.dumps(encode(found), indent=2) if as_json else to_text(found))
     return 0 if found.clean else 1
