@@ -120,7 +120,7 @@ def probe(
         "device": "GPU" if backend == "tensorrt" else "CPU",
         "compile_on": "device" if backend == "tensorrt" else "host",
         "machine": machine,
-        "seen_on_hardware": True,
+        "seen_on_hardware": False,  # its facts were read, but no benchmark has run
         "precisions": ["int8", "fp32"] if scheme else ["fp32"],
         "facts": {k: encode(Fact(v, "measured", _PROBED)) for k, v in lasting.items()},
     }

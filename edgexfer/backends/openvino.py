@@ -82,6 +82,12 @@ def load(artefact: Path, plan: Plan) -> OpenVinoSession:
             f"{artefact}: OpenVINO cannot load it on {plan.device} ({_last_line(error)})",
             f"check file and device; devices here: {', '.join(core.available_devices)}",
         ) from error
+    runs_on = active["provider"].split(",")
+    if any(device.split(".")[0] != plan.device.split(".")[0] for device in runs_on):
+        raise BackendError(
+            f"{artefact}: OpenVINO runs it on {active['provider']}, not on {plan.device}",
+            f"name one of the devices here: {', '.join(core.available_devices)}",
+        )
     if active["float_precision"] != hint:
         raise BackendError(
             f"{artefact}: OpenVINO runs {active['float_precision']} on {plan.device}, not {hint}",

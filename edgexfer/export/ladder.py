@@ -5,7 +5,7 @@ What is compared, and against which limits, is in ``parity.py``.
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +140,7 @@ class Ladder:
             outputs=ran.outputs,
             opset=lowered.opset,
             scheme=lowered.scheme,
-            made_by={tool: importlib.metadata.version(tool) for tool in lowered.tools},
+            made_by={tool: _version(tool) for tool in lowered.tools},
             parent_sha256=sha256_file(lowered.parent) if lowered.parent else None,
             golden=golden,
             golden_sqnr_db=_GOLDEN_DB_TENSORRT_INT8 if trt_int8 else _GOLDEN_DB[precision],
@@ -176,6 +176,11 @@ class Ladder:
         limits = HALF if precision == "fp16" else exact
         rung = float_rung(name, "torch fp32", self._reference, found, limits)
         return with_accuracy(rung, self._probe, self._reference, found)
+
+
+def _version(tool: str) -> str:
+    """Return a package's own version; its distribution may have another name (onnxruntime-gpu)."""
+    return str(importlib.import_module(tool).__version__)
 
 
 def max_drops(profiles: Sequence[HardwareProfile], section: ExportSection) -> dict[str, float]:
