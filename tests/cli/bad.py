@@ -6,7 +6,6 @@ The table that names what must come of them is in ``test_bad_inputs.py``.
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import shutil
 import struct
@@ -229,19 +228,19 @@ def option_out_of_range(p: Place) -> list[str]:
 
 
 def temperature_zero(p: Place) -> list[str]:
-    return _distill(p, "--temperature", "0")
+    return distill(p, "--temperature", "0")
 
 
 def weight_negative(p: Place) -> list[str]:
-    return _distill(p, "--w-soft", "-0.5")
+    return distill(p, "--w-soft", "-0.5")
 
 
 def weights_both_zero(p: Place) -> list[str]:
-    return _distill(p, "--w-soft", "0", "--w-hard", "0")
+    return distill(p, "--w-soft", "0", "--w-hard", "0")
 
 
 def loss_unknown(p: Place) -> list[str]:
-    return _distill(p, "--loss", "kl")
+    return distill(p, "--loss", "kl")
 
 
 def recipe_missing(p: Place) -> list[str]:
@@ -286,180 +285,7 @@ def recipe_unknown_target(p: Place) -> list[str]:
     return [*argv, "--set", "export.targets=[jetsn]", "--out", str(p.here / "trip")]
 
 
-# Runs.
-
-
-def out_below_a_file(p: Place) -> list[str]:
-    (p.here / "file").write_text("mine")
-    return finetune(p.pictures, out=p.here / "file" / "out")
-
-
-def out_holds_something_else(p: Place) -> list[str]:
-    (p.here / "out").mkdir()
-    (p.here / "out" / "thesis.tex").write_text("years of work")
-    return finetune(p.pictures, out=p.here / "out")
-
-
-def run_with_other_settings(p: Place) -> list[str]:
-    return finetune(p.pictures, *AS_TRAINED, "--lr", "0.5", out=p.own_run())
-
-
-def run_locked(p: Place) -> list[str]:
-    import fcntl
-
-    run = p.own_run()
-    holder = (run / ".lock").open("a+")
-    fcntl.flock(holder, fcntl.LOCK_EX)
-    HELD.append(holder)
-    return finetune(p.pictures, out=run)
-
-
-HELD: list[io.TextIOWrapper] = []
-
-
-def teacher_unfinished(p: Place) -> list[str]:
-    run = p.own_run()
-    info = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**info, "status": "interrupted"}))
-    return _distill(p, teacher=run)
-
-
-def teacher_is_no_run(p: Place) -> list[str]:
-    return _distill(p, teacher=p.pictures)
-
-
-def teacher_lacks_a_class(p: Place) -> list[str]:
-    root = write_folder(p.here / "more", 8, {**COLOURS, "mauve": (200, 120, 200)})
-    return _distill(p, data=root)
-
-
-def run_weights_flipped(p: Place) -> list[str]:
-    run = p.own_run()
-    _flip(run / "model" / "weights.safetensors")
-    return ["export", str(run), "--target", "x86-onnxruntime", "--out", str(p.here / "bundle")]
-
-
-def export_unknown_target(p: Place) -> list[str]:
-    return ["export", str(p.run), "--target", "x86-onnxrt", "--out", str(p.here / "bundle")]
-
-
-def export_over_something(p: Place) -> list[str]:
-    (p.here / "bundle").mkdir()
-    (p.here / "bundle" / "thesis.tex").write_text("years of work")
-    argv = ["export", str(p.run), "--target", "x86-onnxruntime"]
-    return [*argv, "--out", str(p.here / "bundle")]
-
-
-# Profiles.
-
-
-def profile_unknown(p: Place) -> list[str]:
-    return ["profiles", "show", "jetzon"]
-
-
-def profile_many_faults(p: Place) -> list[str]:
-    place = p.here / "mine.yaml"
-    place.write_text("name: mine\ntitle: 3\nbackend: onnxrt\nmachine: x86_64\nprecisons: [fp32]\n")
-    return ["profiles", "check", str(place)]
-
-
-# Bundles.
-
-
-def bundle_is_none(p: Place) -> list[str]:
-    return ["verify", str(p.pictures)]
-
-
-def bundle_flipped_bit(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    _flip(next(bundle.rglob("*.onnx")))
-    return ["verify", str(bundle)]
-
-
-def bundle_file_missing(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    next(bundle.rglob("*.onnx")).unlink()
-    return ["bench", str(bundle), "--out", str(p.here / "bench")]
-
-
-def bundle_foreign_file(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    (bundle / "extra.so").write_bytes(b"\x7fELF")
-    return ["predict", str(bundle), "a.png"]
-
-
-def bundle_climbs(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    text = (bundle / "manifest.json").read_text()
-    manifest = json.loads(text)
-    path = manifest["artefacts"][0]["files"][0]["path"]
-    (bundle / "manifest.json").write_text(text.replace(json.dumps(path), '"../evil.onnx"'))
-    return ["verify", str(bundle)]
-
-
-def bundle_of_the_future(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema": "edgexfer.bundle/9"}))
-    return ["verify", str(bundle)]
-
-
-def bundle_manifest_cut(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    text = (bundle / "manifest.json").read_text()
-    (bundle / "manifest.json").write_text(text[: len(text) // 2])
-    return ["verify", str(bundle)]
-
-
-def artefact_unknown(p: Place) -> list[str]:
-    image = str(next((p.pictures / "red").iterdir()))
-    return ["predict", str(p.bundle), image, "--artefact", "x86-onnxruntime-fp31"]
-
-
-def predict_no_image(p: Place) -> list[str]:
-    place = p.here / "words.png"
-    place.write_text("not a picture")
-    return ["predict", str(p.bundle), str(place)]
-
-
-def bench_target_not_in_bundle(p: Place) -> list[str]:
-    return ["bench", str(p.bundle), "--target", "jetson", "--out", str(p.here / "bench")]
-
-
-def bench_runtime_missing(p: Place) -> list[str]:
-    bundle = p.own_bundle()
-    text = (bundle / "manifest.json").read_text()
-    text = text.replace('"backend": "onnxruntime"', '"backend": "tensorrt"')
-    (bundle / "manifest.json").write_text(text)
-    image = str(next((p.pictures / "red").iterdir()))
-    return ["predict", str(bundle), image, "--artefact", "x86-onnxruntime-fp32"]
-
-
-def eval_bundle_without_data(p: Place) -> list[str]:
-    return ["eval", str(p.bundle)]
-
-
-def report_of_nothing(p: Place) -> list[str]:
-    return ["report", str(p.pictures), "-o", str(p.here / "report.html")]
-
-
-def report_of_a_damaged_record(p: Place) -> list[str]:
-    place = p.here / "record.json"
-    place.write_text('{"schema": "edgexfer.bench/1", "status": "ok"}')
-    return ["report", str(place), "-o", str(p.here / "report.html")]
-
-
-def init_over_a_file(p: Place) -> list[str]:
-    (p.here / "recipe.yaml").write_text("mine")
-    argv = ["init", str(p.pictures), "--target", "x86-openvino"]
-    return [*argv, "-o", str(p.here / "recipe.yaml")]
-
-
-def verb_unknown(p: Place) -> list[str]:
-    return ["finetun"]
-
-
-def _distill(p: Place, *more: str, teacher: object = None, data: object = None) -> list[str]:
+def distill(p: Place, *more: str, teacher: object = None, data: object = None) -> list[str]:
     fixed = ["distill", "--data", str(data or p.pictures), "--teacher", str(teacher or p.run)]
     fixed += ["--student", "resnet8", "--out", str(p.here / "out")]
     return [*fixed, "--size", "16", "--epochs", "1", "--precision", "fp32", *more]
@@ -474,12 +300,6 @@ def _recipe(p: Place, text: str) -> list[str]:
 def _with_weights(p: Place, name: str, content: bytes) -> list[str]:
     (p.here / name).write_bytes(content)
     return finetune(p.pictures, "--weights", str(p.here / name), out=p.here / "out")
-
-
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def _png_header(width: int, height: int) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad
+from tests.cli import bad_made
 from tests.cli.bad import AS_TRAINED, Place, finetune
 from tests.pictures import write_folder
 
@@ -28,5 +28,5 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def place(good: Place, tmp_path: Path) -> Iterator[Place]:
     """The tiny trip with an empty folder for one case."""
     yield Place(tmp_path, good.pictures, good.run, good.bundle)
-    while bad.HELD:
-        bad.HELD.pop().close()
+    while bad_made.HELD:
+        bad_made.HELD.pop().close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad
+from tests.cli import bad, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -56,34 +56,34 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad.recipe_sexagesimal, 2, ("student.temperature", "22:22", "number")),
     (bad.recipe_bad_override, 2, ("student.train.epochs", "key=value")),
     (bad.recipe_unknown_target, 2, ("jetsn", "jetson")),
-    (bad.out_below_a_file, 3, ("out", "--out")),
-    (bad.out_holds_something_else, 2, ("out", "--out")),
-    (bad.run_with_other_settings, 2, ("train.lr", "0.5")),
-    (bad.run_locked, 2, ("run", "wait")),
-    (bad.teacher_unfinished, 2, ("interrupted", "finetune")),
-    (bad.teacher_is_no_run, 2, ("pictures", "no trained model", "finished")),
-    (bad.teacher_lacks_a_class, 2, ("mauve",)),
-    (bad.run_weights_flipped, 2, ("weights.safetensors",)),
-    (bad.export_unknown_target, 2, ("x86-onnxrt", "x86-onnxruntime")),
-    (bad.export_over_something, 2, ("bundle", "--out")),
-    (bad.profile_unknown, 2, ("jetzon", "jetson")),
-    (bad.profile_many_faults, 2, ("precisons", "title", "device")),
-    (bad.bundle_is_none, 2, ("pictures", "edgexfer export")),
-    (bad.bundle_flipped_bit, 2, (".onnx", "sha256")),
-    (bad.bundle_file_missing, 2, (".onnx", "missing")),
-    (bad.bundle_foreign_file, 2, ("extra.so",)),
-    (bad.bundle_climbs, 2, ("../evil.onnx", "unsafe")),
-    (bad.bundle_of_the_future, 2, ("edgexfer.bundle/9",)),
-    (bad.bundle_manifest_cut, 2, ("manifest.json",)),
-    (bad.artefact_unknown, 2, ("x86-onnxruntime-fp31", "x86-onnxruntime-fp32")),
-    (bad.predict_no_image, 2, ("words.png",)),
-    (bad.bench_target_not_in_bundle, 2, ("jetson",)),
-    (bad.bench_runtime_missing, 3, ("tensorrt",)),
-    (bad.eval_bundle_without_data, 2, ("--data",)),
-    (bad.report_of_nothing, 2, ("pictures",)),
-    (bad.report_of_a_damaged_record, 2, ("record.json",)),
-    (bad.init_over_a_file, 2, ("recipe.yaml", "--force")),
-    (bad.verb_unknown, 2, ("finetun", "'finetune'")),
+    (bad_made.out_below_a_file, 3, ("out", "--out")),
+    (bad_made.out_holds_something_else, 2, ("out", "--out")),
+    (bad_made.run_with_other_settings, 2, ("train.lr", "0.5")),
+    (bad_made.run_locked, 2, ("run", "wait")),
+    (bad_made.teacher_unfinished, 2, ("interrupted", "finetune")),
+    (bad_made.teacher_is_no_run, 2, ("pictures", "no trained model", "finished")),
+    (bad_made.teacher_lacks_a_class, 2, ("mauve",)),
+    (bad_made.run_weights_flipped, 2, ("weights.safetensors",)),
+    (bad_made.export_unknown_target, 2, ("x86-onnxrt", "x86-onnxruntime")),
+    (bad_made.export_over_something, 2, ("bundle", "--out")),
+    (bad_made.profile_unknown, 2, ("jetzon", "jetson")),
+    (bad_made.profile_many_faults, 2, ("precisons", "title", "device")),
+    (bad_made.bundle_is_none, 2, ("pictures", "edgexfer export")),
+    (bad_made.bundle_flipped_bit, 2, (".onnx", "sha256")),
+    (bad_made.bundle_file_missing, 2, (".onnx", "missing")),
+    (bad_made.bundle_foreign_file, 2, ("extra.so",)),
+    (bad_made.bundle_climbs, 2, ("../evil.onnx", "unsafe")),
+    (bad_made.bundle_of_the_future, 2, ("edgexfer.bundle/9",)),
+    (bad_made.bundle_manifest_cut, 2, ("manifest.json",)),
+    (bad_made.artefact_unknown, 2, ("x86-onnxruntime-fp31", "x86-onnxruntime-fp32")),
+    (bad_made.predict_no_image, 2, ("words.png",)),
+    (bad_made.bench_target_not_in_bundle, 2, ("jetson",)),
+    (bad_made.bench_runtime_missing, 3, ("tensorrt",)),
+    (bad_made.eval_bundle_without_data, 2, ("--data",)),
+    (bad_made.report_of_nothing, 2, ("pictures",)),
+    (bad_made.report_of_a_damaged_record, 2, ("record.json",)),
+    (bad_made.init_over_a_file, 2, ("recipe.yaml", "--force")),
+    (bad_made.verb_unknown, 2, ("finetun", "'finetune'")),
 ]
 
 
@@ -119,10 +119,15 @@ def test_bad_input(
 
 
 def test_the_table_is_whole() -> None:
-    functions = {v for k, v in vars(bad).items() if getattr(v, "__module__", "") == bad.__name__}
+    modules = (bad, bad_made)
+    functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
     assert len(CASES) >= 60
+
+
+def _is_of(value: object, module: str) -> bool:
+    return getattr(value, "__module__", "") == module and callable(value)
 
 
 def _takes_a_place(function: object) -> bool:
