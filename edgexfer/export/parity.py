@@ -13,7 +13,8 @@ Limits, and why they are such:
 - FP16: 45 dB and 99 % agreement. Its significand has 11 bits; 61 dB were measured.
 - INT8: accuracy decides, by the drop that the user allows. The ratio alone cannot: nets of a
   few epochs gave 9 to 16 dB at unchanged accuracy. So below 20 dB or 98 % agreement is a note;
-  below 5 dB or 80 % the artefact is broken or fed wrongly, whatever its accuracy.
+  below 5 dB or 70 % the artefact is broken or fed wrongly, whatever its accuracy. (A net that is
+  right on 44 % of the images is unsure of most: 12.5 dB then cost it 20 % of its answers.)
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Float32 = npt.NDArray[np.float32]
 EXACT = {"sqnr_db": 100.0, "max_abs": 1e-5, "agreement_pct": 100.0}
 RUNTIME = {"sqnr_db": 60.0, "agreement_pct": 99.0}
 HALF = {"sqnr_db": 45.0, "agreement_pct": 99.0}
-INT8 = {"sqnr_db": 5.0, "agreement_pct": 80.0}
+INT8 = {"sqnr_db": 5.0, "agreement_pct": 70.0}
 INT8_USUAL = {"sqnr_db": 20.0, "agreement_pct": 98.0}
 # Two classes nearer than this share of the largest output are a tie, which rounding may turn.
 _TIE = 1e-5
