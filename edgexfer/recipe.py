@@ -42,6 +42,8 @@ class DataSection:
             ``auto`` takes ``ram`` where the images fit.
         workers: threads that decode; unset takes the machine's cores.
         allow_quarantined: go on where more images are unreadable than is usual (0.1 % of train).
+        unlabelled: a folder of images without classes that a student is distilled on as well, by
+            the teacher's word alone.
     """
 
     __pydantic_config__ = _STRICT
@@ -54,6 +56,7 @@ class DataSection:
     cache: Literal["auto", "ram", "none"] = "auto"
     workers: Count | None = None
     allow_quarantined: bool = False
+    unlabelled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ class TrainSection:
     Attributes:
         epochs: passes over the training images.
         batch_size: images per step, over all processes.
-        optimizer: ``adamw`` or ``sgd`` (Nesterov momentum 0.9).
+        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        nesterov: Nesterov's momentum for ``sgd``.
         lr: peak learning rate of the head, for ``batch_size`` as it stands.
         backbone_lr: factor on ``lr`` for pre-trained layers.
         weight_decay: for weights of two or more dimensions.
-        warmup: epochs of linear warm-up before the cosine; at most half of all epochs are taken.
+        decay_all: let biases and batch norms decay as well.
+        schedule: of the learning rate: ``cosine``, or ``step`` (a tenth at each of ``milestones``).
+        milestones: epochs at which the ``step`` schedule falls.
+        warmup: epochs of linear warm-up; at most half of all epochs are taken.
         min_lr: factor on ``lr`` at the end of the cosine.
         label_smoothing: share of the target spread over all classes, 0..1.
         augment: ``none``, ``shift`` (small translations, no mirror: digits, text), ``flip`` (padded
@@ -81,7 +88,11 @@ class TrainSection:
         accumulate: split each step into so many micro-batches.
         precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
             fp32 and what the hardware offers; the choice is kept in the run.
-        compile: compile the model with ``torch.compile``.
+        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` does so where the
+            training is long and a few timed steps gain by it.
+        views: epochs' worth of different augmented views, which later epochs see again in turn, so
+            that the teacher's answers to them can be kept; unset gives every epoch its own.
+        view_seed: of augmentation; unset takes ``seed``.
         checkpoint_s: seconds between two checkpoints inside an epoch.
         seed: of weights, order, augmentation, dropout.
     """
@@ -91,9 +102,13 @@ class TrainSection:
     epochs: Count = 10
     batch_size: Count = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    nesterov: bool = True
     lr: Positive = 1e-3
     backbone_lr: NotNegative = 1.0
     weight_decay: NotNegative = 0.05
+    decay_all: bool = False
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[Count, ...] = ()
     warmup: NotNegative = 1.0
     min_lr: Annotated[float, Ge(0), Le(1)] = 0.01
     label_smoothing: Share = 0.0
@@ -105,7 +120,9 @@ class TrainSection:
     patience: Count | None = None
     accumulate: Count = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: bool = False
+    compile: Literal["auto", "on", "off"] = "auto"
+    views: Count | None = None
+    view_seed: Annotated[int, Ge(0)] | None = None
     checkpoint_s: Positive = 60.0
     seed: Annotated[int, Ge(0)] = 0
 
@@ -158,22 +175,52 @@ class StudentSection:
 
     Attributes:
         model: its architecture.
-        loss: a function of ``distill/losses.py``, such as ``kd``.
-        temperature: softens both distributions of the soft loss, above 0.
-        w_soft: weight of the soft loss (which already carries T²).
-        w_hard: weight of cross entropy with the labels.
+        loss: a sum of losses such as ``kd``, ``dkd+hint@2`` or ``0.5*kd+2*dist``: each a function
+            of ``distill/losses.py`` or ``distill/features.py``, with a weight in front, and for
+            feature losses the layers behind it (``hint@STUDENT:TEACHER``, by stage number or name).
+        temperature: softens both distributions of a logit loss, above 0.
+        w_soft: weight of a logit loss that has none written in front of it (a loss carries its own
+            T²); unset takes the paper's.
+        w_hard: weight of cross entropy with the labels; unset takes the paper's.
+        standardise: bring both models' logits to mean 0 and deviation 1 before a logit loss
+            (Sun et al. 2024).
+        soft_warmup: epochs over which the weights of logit losses grow from 0; unset takes the
+            paper's: 20 epochs for ``dkd``, at most a twelfth of all, and none for the others.
+        teacher_weights: of several teachers' logits; unset takes their mean.
+        class_map: a YAML file that gives the teacher's name of each class that it calls otherwise.
+        teacher_card: a YAML file with classes and preprocess of a teacher that is a bare ONNX file.
+        teacher_engine: what computes the teacher; ``auto`` times a few batches of each.
+        teacher_cache: keep the teacher's logits for views that are seen again; ``auto`` does so
+            where they are and fit into ``cache_gb``.
+        cache_gb: most disk space for the teacher's logits, in 10⁹ bytes.
+        cache_top_k: keep only so many of the largest logits of each view, and the mass of the rest.
+        assistants: architectures between teacher and student, each distilled from the one before.
+        quantize_for: a profile; trains with the quantization of its INT8 artefact in the loop.
         control: also train the same student without the teacher.
+        seeds: repeat student and control with so many seeds, from ``train.seed`` on.
         train: how it is trained.
     """
 
     __pydantic_config__ = _STRICT
 
     model: ModelSection
-    loss: str = "kd"
+    loss: Annotated[str, MinLen(1)] = "kd"
     temperature: Positive = 4.0
-    w_soft: NotNegative = 0.9
-    w_hard: NotNegative = 0.1
+    w_soft: NotNegative | None = None
+    w_hard: NotNegative | None = None
+    standardise: bool = False
+    soft_warmup: NotNegative | None = None
+    teacher_weights: tuple[Positive, ...] = ()
+    class_map: str | None = None
+    teacher_card: str | None = None
+    teacher_engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
+    teacher_cache: Literal["auto", "on", "off"] = "auto"
+    cache_gb: Positive = 10.0
+    cache_top_k: Count | None = None
+    assistants: tuple[str, ...] = ()
+    quantize_for: str | None = None
     control: bool = False
+    seeds: Count = 1
     train: TrainSection = TrainSection()
 
 

@@ -221,11 +221,11 @@ def _edgexfer(task: Task) -> tuple[float, str]:
     model, _ = create_model(name, len(dataset.classes))
     meter, inner = Meter(task.seconds), cross_entropy()
 
-    def objective(model: Any, batch: Any, targets: Any) -> Any:
+    def objective(model: Any, batch: Any, *rest: Any) -> Any:
         # The race between precisions also comes here; it works on a copy of the model.
         if model.model is job.model and meter.step(len(batch)):
             raise TimeOver
-        return inner(model, batch, targets)
+        return inner(model, batch, *rest)
 
     with tempfile.TemporaryDirectory() as temp:
         info = RunInfo(SCHEMA, "bench", "running", {}, {}, dataset.fingerprint)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgexfer.distill.losses import Loss
 from edgexfer.distill.teacher import Teacher
+from edgexfer.training.objective import Views, labelled_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Distillation:
     label_smoothing: float = 0.0
 
     def __call__(
-        self, model: nn.Module, pixels: Tensor, targets: Tensor
+        self, model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts.
 
@@ -43,11 +43,11 @@ class Distillation:
             model: the student; takes pixels, gives logits (B, C).
             pixels: float32 (B, 3, H, W) on 0..255.
             targets: class probabilities (B, C).
+            views: what the batch holds.
         """
+        del views
         logits = model(pixels)
         soft = self.loss(logits, self.teacher(pixels), self.temperature)
-        hard = functional.cross_entropy(
-            logits.float(), targets, label_smoothing=self.label_smoothing
-        )
+        hard = labelled_cross_entropy(logits, targets, self.label_smoothing)
         total = self.w_soft * soft + self.w_hard * hard
         return total, {"soft": soft.detach(), "hard": hard.detach()}

@@ -54,7 +54,9 @@ def distill(
     """
     # 1. Refuse what cannot work before anything is written.
     loss = get_loss(student.loss)
-    if student.w_soft + student.w_hard <= 0:
+    w_soft = 0.9 if student.w_soft is None else student.w_soft
+    w_hard = 0.1 if student.w_hard is None else student.w_hard
+    if w_soft + w_hard <= 0:
         raise RecipeError("w_soft and w_hard are both 0", "give at least one of them a weight")
     dataset = open_data(data)
     parents = {"teacher": read_card(teacher).weights_sha256} if teacher else {}
@@ -84,8 +86,8 @@ def distill(
                 guide,
                 loss,
                 student.temperature,
-                student.w_soft,
-                student.w_hard,
+                w_soft,
+                w_hard,
                 train.label_smoothing,
             )
 

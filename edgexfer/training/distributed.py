@@ -61,6 +61,14 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def average_gradients(self, module: nn.Module) -> None:
+        """Average a module's gradients over all processes, as DDP does for the model's own."""
+        if self.size > 1:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= self.size
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the leader's buffers, such as running statistics."""
         if self.size > 1:

@@ -31,6 +31,8 @@ class Job:
         frozen: modules that stay in eval mode, so that their statistics stand still.
         title: for the progress line.
         quiet: show no progress.
+        auxiliary: what is trained along with the model and not deployed, such as the projectors of
+            a feature loss; its parameters stand in ``groups`` too.
     """
 
     run: RunDir
@@ -44,6 +46,7 @@ class Job:
     frozen: list[nn.Module]
     title: str
     quiet: bool = False
+    auxiliary: nn.Module | None = None
 
 
 @dataclass(frozen=True)

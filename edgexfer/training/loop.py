@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.nn.functional as F
 
 from edgexfer.core.errors import Interrupted
 from edgexfer.core.progress import Progress
@@ -27,12 +26,13 @@ from edgexfer.training.evaluate import count_right
 from edgexfer.training.guards import Where, memory_errors, not_finite
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.metrics import Metrics
-from edgexfer.training.objective import Objective
+from edgexfer.training.objective import Objective, Views
 from edgexfer.training.schedule import Schedule
 from edgexfer.training.setup import (
     choose_precision,
     make_stepper,
     new_state,
+    one_hot,
     refuse,
     resume,
     to_device,
@@ -72,6 +72,8 @@ def fit(job: Job) -> FitResult:
     # 1. Everything on the device, as it was built or as the newest checkpoint has it.
     pixel_model = PixelModel(job.model, job.preprocess)
     pixel_model.to(here.device).to(memory_format=torch.channels_last)
+    if job.auxiliary is not None:
+        job.auxiliary.to(here.device)
     train_mode(job)
     chosen = choose_precision(job, here, pixel_model)
     state = new_state(job, here, chosen)
@@ -178,7 +180,8 @@ class _Training:
     def _step(self, batch: Batch, lr: float, metrics: Metrics) -> Outcome:
         state, stepper, section = self.state, self.stepper, self.job.section
         pixels, labels = to_device(batch.images, batch.labels, self.here.device)
-        targets = F.one_hot(labels, self.classes).float()
+        targets = one_hot(labels, self.classes)
+        views = Views.of(batch, self.job.feed.steps_per_epoch)
         if section.mixup or section.cutmix:
             pixels, targets = mix(
                 pixels,
@@ -195,7 +198,7 @@ class _Training:
             state.micro_batch = micro_batch
             metrics.log("out_of_memory", total, {"micro_batch": micro_batch})
 
-        outcome = stepper.gradients(total, pixels, targets, shrunk)
+        outcome = stepper.gradients(total, pixels, targets, views, shrunk)
         overflow = stepper.scaler.is_enabled() and math.isfinite(outcome.loss)
         if not math.isfinite(outcome.loss) or not (math.isfinite(outcome.norm) or overflow):
             files = [self.job.feed.keys[i] for i in batch.index.tolist()]
@@ -205,7 +208,7 @@ class _Training:
                 outcome.loss,
                 outcome.norm,
                 self.job.model,
-                lambda: stepper.repeat(total, pixels, targets),
+                lambda: stepper.repeat(total, pixels, targets, views),
             )
             metrics.log("not_finite", total, {**asdict(where), "error": error.what})
             raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from edgexfer.core.errors import RecipeError
 from edgexfer.training.guards import is_out_of_memory
-from edgexfer.training.objective import Objective
 
+# The loss of a model on pixels and targets.
+Timed = Callable[[nn.Module, Tensor, Tensor], Tensor]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # The race: images per step, steps of each format after one to warm up, and the gain that the
 # lower precision must show. Shorter trainings than this many steps are not worth a race.
@@ -68,9 +70,7 @@ def candidate(device: torch.device) -> str | None:
     return "bf16" if usable else None
 
 
-def race(
-    model: nn.Module, objective: Objective, pixels: Tensor, targets: Tensor, steps: int
-) -> Choice:
+def race(model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, steps: int) -> Choice:
     """Time steps in fp32 and in the hardware's lower precision on a copy of the model.
 
     Args:
@@ -101,7 +101,7 @@ def race(
 
 
 def _times(
-    model: nn.Module, objective: Objective, pixels: Tensor, targets: Tensor, lower: str
+    model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, lower: str
 ) -> dict[str, list[float]]:
     trial = copy.deepcopy(model)
     times: dict[str, list[float]] = {"fp32": [], lower: []}
@@ -114,13 +114,13 @@ def _times(
 
 
 def _step_s(
-    model: nn.Module, objective: Objective, pixels: Tensor, targets: Tensor, precision: str
+    model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, precision: str
 ) -> float:
     device = pixels.device
     _synchronise(device)
     start = time.perf_counter()
     with autocast(precision, device):
-        loss, _ = objective(model, pixels, targets)
+        loss = objective(model, pixels, targets)
     torch.autograd.backward(loss)
     _synchronise(device)
     spent = time.perf_counter() - start

@@ -20,6 +20,7 @@ from edgexfer.training import checkpoint, precision
 from edgexfer.training.distributed import World
 from edgexfer.training.ema import Ema
 from edgexfer.training.job import Job
+from edgexfer.training.objective import Views
 from edgexfer.training.state import State
 from edgexfer.training.step import Stepper
 
@@ -75,9 +76,14 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
         # No more at once than the training itself: what fits there fits here.
         few = slice(_micro_batch(job, here))
         pixels, labels = to_device(batch.images[few], batch.labels[few], here.device)
-        targets = F.one_hot(labels, head_size(job.model)).float()
+        targets = one_hot(labels, head_size(job.model))
+        views = Views.of(batch, job.feed.steps_per_epoch, rehearsal=True)
+
+        def objective(model: nn.Module, some: Tensor, wanted: Tensor) -> Tensor:
+            return job.objective(model, some, wanted, views.part(0, len(some)))[0]
+
         steps = job.section.epochs * job.feed.steps_per_epoch
-        known = asdict(precision.race(pixel_model, job.objective, pixels, targets, steps))
+        known = asdict(precision.race(pixel_model, objective, pixels, targets, steps))
     known = here.share(known)
     job.run.set(lineage={**job.run.info.lineage, "precision": known})
     return str(known["precision"])
@@ -92,13 +98,14 @@ def new_state(job: Job, here: World, chosen: str) -> State:
     if section.optimizer == "adamw":
         optimizer = torch.optim.AdamW(job.groups, fused=True)
     else:
-        optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=True, fused=True)
+        optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=section.nesterov, fused=True)
     return State(
         model=job.model,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(here.device.type, enabled=chosen == "fp16"),
         ema=Ema(job.model, section.ema) if section.ema else None,
         micro_batch=_micro_batch(job, here),
+        auxiliary=job.auxiliary,
     )
 
 
@@ -128,7 +135,7 @@ def make_stepper(
         MachineError: it is to be compiled, and there is no compiler.
     """
     model: nn.Module = pixel_model
-    if job.section.compile:
+    if job.section.compile == "on":
         model = _compiled(model)
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
@@ -144,6 +151,7 @@ def make_stepper(
         clip_grad=job.section.clip_grad,
         seed=job.section.seed,
         rank=here.rank,
+        auxiliary=job.auxiliary,
     )
 
 
@@ -156,6 +164,11 @@ def _compiled(model: nn.Module) -> nn.Module:
         raise MachineError("train.compile needs a C++ compiler", "install g++, or leave it out")
     compiled: Any = torch.compile(model)
     return cast(nn.Module, compiled)
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Return labels (B,) as float32 (B, classes); a label of -1 is none, a row of zeros."""
+    return F.one_hot(labels.clamp(min=0), classes).float() * (labels >= 0).unsqueeze(1)
 
 
 def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,7 @@ class State:
         total: steps done in all.
         best: the best epoch so far.
         last_top1_pct: val accuracy of the last finished epoch.
+        auxiliary: what is trained along with the model and not deployed.
     """
 
     model: nn.Module
@@ -64,6 +65,7 @@ class State:
     total: int = 0
     best: Best = field(default_factory=Best)
     last_top1_pct: float | None = None
+    auxiliary: nn.Module | None = None
 
     @property
     def deployed(self) -> nn.Module:
@@ -135,6 +137,8 @@ class State:
         yield "model", self.model.state_dict()
         if self.ema is not None:
             yield "ema", self.ema.model.state_dict()
+        if self.auxiliary is not None:
+            yield "auxiliary", self.auxiliary.state_dict()
         yield "best", self.best.weights
 
 

@@ -14,8 +14,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from edgexfer.core.errors import TrainingError
+from edgexfer.training.distributed import world
 from edgexfer.training.guards import is_out_of_memory
-from edgexfer.training.objective import Objective
+from edgexfer.training.objective import Objective, Views
 from edgexfer.training.precision import autocast
 from edgexfer.training.seeding import seed_step
 
@@ -50,6 +51,7 @@ class Stepper:
         clip_grad: largest norm of the gradient, 0 for no limit.
         seed: of the training.
         rank: of this process.
+        auxiliary: trained along with the model, outside of what DDP knows.
     """
 
     model: nn.Module
@@ -62,9 +64,15 @@ class Stepper:
     clip_grad: float
     seed: int
     rank: int
+    auxiliary: nn.Module | None = None
 
     def gradients(
-        self, step: int, pixels: Tensor, targets: Tensor, on_shrink: Callable[[int], None]
+        self,
+        step: int,
+        pixels: Tensor,
+        targets: Tensor,
+        views: Views,
+        on_shrink: Callable[[int], None],
     ) -> Outcome:
         """Compute the gradients of a batch; where memory runs out, in halved micro-batches.
 
@@ -75,6 +83,7 @@ class Stepper:
             step: its index, from 0; seeds dropout.
             pixels: float32 (B, 3, H, W) on 0..255.
             targets: (B, C).
+            views: what the batch holds.
             on_shrink: told the new micro-batch when memory ran out.
 
         Raises:
@@ -82,7 +91,7 @@ class Stepper:
         """
         while True:
             try:
-                return self._attempt(step, pixels, targets)
+                return self._attempt(step, pixels, targets, views)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -91,7 +100,7 @@ class Stepper:
             self._shrink(min(self.micro_batch, len(pixels)), reason)
             on_shrink(self.micro_batch)
 
-    def repeat(self, step: int, pixels: Tensor, targets: Tensor) -> Tensor:
+    def repeat(self, step: int, pixels: Tensor, targets: Tensor, views: Views) -> Tensor:
         """Run the forward pass of a step again, with the same dropout, and return its loss.
 
         It goes through the bare model: hooks are heard there, and no other process is waited for,
@@ -99,7 +108,8 @@ class Stepper:
         """
         seed_step(self.seed, step, self.rank)
         losses = [
-            self._forward(self.bare, p, t)[0] * len(p) for p, t, _ in self._micro(pixels, targets)
+            self._forward(self.bare, p, t, v)[0] * len(p)
+            for p, t, v, _ in self._micro(pixels, targets, views)
         ]
         return torch.stack(losses).sum() / len(pixels)
 
@@ -114,18 +124,20 @@ class Stepper:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _attempt(self, step: int, pixels: Tensor, targets: Tensor) -> Outcome:
+    def _attempt(self, step: int, pixels: Tensor, targets: Tensor, views: Views) -> Outcome:
         seed_step(self.seed, step, self.rank)
         total = torch.zeros((), device=pixels.device)
         sums: dict[str, Any] = {}
-        for some, wanted, last in self._micro(pixels, targets):
+        for some, wanted, held, last in self._micro(pixels, targets, views):
             share = len(some) / len(pixels)
             with self._no_sync(last):
-                loss, parts = self._forward(self.model, some, wanted)
+                loss, parts = self._forward(self.model, some, wanted, held)
                 torch.autograd.backward(self.scaler.scale(loss * share))
             total += loss.detach() * share
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(part).detach() * share
+        if self.auxiliary is not None:
+            world().average_gradients(self.auxiliary)
         self.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self._parameters() if p.grad is not None]
         norm = get_total_norm(grads)
@@ -135,16 +147,19 @@ class Stepper:
         return Outcome(values[0], values[1], dict(zip(sums, values[2:], strict=True)))
 
     def _forward(
-        self, model: nn.Module, pixels: Tensor, targets: Tensor
+        self, model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Any]]:
         with autocast(self.precision, pixels.device):
-            loss, parts = self.objective(model, pixels, targets)
+            loss, parts = self.objective(model, pixels, targets, views)
         return loss.float(), dict(parts)
 
-    def _micro(self, pixels: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    def _micro(
+        self, pixels: Tensor, targets: Tensor, views: Views
+    ) -> Iterator[tuple[Tensor, Tensor, Views, bool]]:
         for start in range(0, len(pixels), self.micro_batch):
             end = start + self.micro_batch
-            yield pixels[start:end], targets[start:end], end >= len(pixels)
+            last = end >= len(pixels)
+            yield pixels[start:end], targets[start:end], views.part(start, end), last
 
     def _no_sync(self, last: bool) -> AbstractContextManager[None]:
         """Let only the last micro-batch exchange gradients with the other processes."""

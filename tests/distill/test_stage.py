@@ -19,6 +19,7 @@ from edgexfer.distill.objective import Distillation
 from edgexfer.distill.teacher import Teacher
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
 from edgexfer.training.loop import FitResult, Job, fit
+from edgexfer.training.objective import Views
 from edgexfer.transfer.finetune import finetune
 from tests.pictures import write_folder
 
@@ -118,7 +119,8 @@ def test_the_objective_is_the_weighted_sum_of_its_parts() -> None:
     teacher = Teacher(Fixed([[2.0, 0.0, -1.0], [0.5, 4.0, -2.0]]), [0, 1, 2], "")
     targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
     objective = Distillation(teacher, kd, 4.0, w_soft=0.7, w_hard=0.2, label_smoothing=0.1)
-    loss, parts = objective(student, torch.zeros(2, 3, 8, 8), targets)
+    views = Views(torch.arange(2), epoch=0, step=0, steps_per_epoch=1)
+    loss, parts = objective(student, torch.zeros(2, 3, 8, 8), targets, views)
 
     wanted = teacher(torch.zeros(2, 3, 8, 8))
     p, log_q = (wanted / 4).softmax(1), (student.logits / 4).log_softmax(1)

@@ -194,10 +194,10 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(run: RunDir) -> None:
     job = make_job(run)
     inner = job.objective
 
-    def hungry(model: nn.Module, pixels: Tensor, targets: Tensor) -> Any:
+    def hungry(model: nn.Module, pixels: Tensor, *rest: Any) -> Any:
         if len(pixels) > 8:
             torch.empty(2**60, dtype=torch.uint8)
-        return inner(model, pixels, targets)
+        return inner(model, pixels, *rest)
 
     job.objective = hungry
     result = fit(job)
@@ -234,7 +234,7 @@ def test_out_of_memory_with_one_image_stops(run: RunDir) -> None:
 
 def test_other_errors_of_torch_are_not_taken_for_memory(run: RunDir) -> None:
     job = make_job(run)
-    job.objective = lambda model, pixels, _: (model(pixels[:, :2]).sum(), {})
+    job.objective = lambda model, pixels, *_: (model(pixels[:, :2]).sum(), {})
     with pytest.raises(RuntimeError, match="size of tensor"):
         fit(job)
 
@@ -288,7 +288,7 @@ def test_compile_without_a_compiler_is_refused(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MachineError) as caught:
-        fit(make_job(run, compile=True))
+        fit(make_job(run, compile="on"))
     assert "train.compile needs a C++ compiler" in caught.value.what
 
 

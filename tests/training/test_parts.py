@@ -19,12 +19,19 @@ from edgexfer.training import host, precision
 from edgexfer.training.ema import Ema
 from edgexfer.training.evaluate import count_right, predict_logits, top1_pct
 from edgexfer.training.guards import is_out_of_memory
-from edgexfer.training.objective import cross_entropy
+from edgexfer.training.objective import Views, cross_entropy
 from edgexfer.training.schedule import Schedule
 from edgexfer.training.seeding import seed_step
 from tests.training.toy import PREPROCESS, Images, Net
 
 pytestmark = pytest.mark.torch
+
+
+VIEWS = Views(torch.zeros(1, dtype=torch.int64), epoch=0, step=0, steps_per_epoch=1)
+
+
+def _loss(model: nn.Module, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy()(model, pixels, targets, VIEWS)[0]
 
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -87,7 +94,7 @@ def test_a_step_is_seeded_by_seed_step_and_rank_alone() -> None:
 def test_cross_entropy_smooths_as_its_formula_says() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0]])
     targets = torch.tensor([[1.0, 0.0, 0.0]])
-    loss, parts = cross_entropy(0.3)(_Constant(logits), torch.zeros(1, 3, 1, 1), targets)
+    loss, parts = cross_entropy(0.3)(_Constant(logits), torch.zeros(1, 3, 1, 1), targets, VIEWS)
     log_p = [v - math.log(sum(math.exp(x) for x in (2, 0, -1))) for v in (2, 0, -1)]
     expected = -(0.8 * log_p[0] + 0.1 * log_p[1] + 0.1 * log_p[2])
     assert loss.item() == pytest.approx(expected, rel=1e-6) and parts == {}
@@ -147,11 +154,11 @@ def test_a_race_changes_nothing_in_the_model_and_short_trainings_have_none() -> 
     model = PixelModel(Net(), PREPROCESS).train()
     before = {n: t.clone() for n, t in model.state_dict().items()}
     pixels, targets = torch.rand(8, 3, 8, 8) * 255, torch.eye(10)[:8]
-    choice = precision.race(model, cross_entropy(), pixels, targets, steps=10_000)
+    choice = precision.race(model, _loss, pixels, targets, steps=10_000)
     assert choice.precision in ("fp32", "bf16", "fp16") and choice.why
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    short = precision.race(model, cross_entropy(), pixels, targets, steps=10)
+    short = precision.race(model, _loss, pixels, targets, steps=10)
     assert short.precision == "fp32" and short.step_ms == {}
 
 
