@@ -256,3 +256,117 @@ def images_needed(drop: PairedDrop, limit_pt: float) -> Optional[int]:
     if margin < 1e-9:
         return None
     return max(drop.n, math.ceil(drop.n * ((drop.high_pt - drop.drop_pt) / margin) ** 2))
+
+
+@dataclass(frozen=True)
+class SeededGain:
+    """How much more accurate one way of training is than another, over several seeds.
+
+    Attributes:
+        gain_pt: mean accuracy of the first minus that of the second, in percentage points.
+        low_pt: lower end of the 95 % interval, in percentage points.
+        high_pt: upper end of it.
+        seeds: trainings of each.
+        n: test images.
+    """
+
+    gain_pt: float
+    low_pt: float
+    high_pt: float
+    seeds: int
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """``helps``, ``hurts`` or ``no difference shown``."""
+        if self.low_pt > 0:
+            return "helps"
+        return "hurts" if self.high_pt < 0 else "no difference shown"
+
+
+def seeded_gain(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]]) -> SeededGain:
+    """Compare two ways of training, each with the same seeds and on the same test images.
+
+    The interval holds for other seeds and other images of the same kind: the variance of the mean
+    difference is that between seeds plus that between images (two crossed random effects; their
+    interaction counts in both, which errs on the wide side), with Student's t at Satterthwaite's
+    degrees of freedom (Biometrics Bulletin 1946). One seed says nothing of other seeds; its
+    interval is that of ``paired_drop``, for other images alone.
+
+    Args:
+        first: for each seed and image, whether the first was right.
+        second: likewise of the second.
+
+    Raises:
+        ValueError: they differ in seeds or images, or are empty.
+    """
+    seeds, n = len(first), len(first[0]) if first else 0
+    if not n or len(second) != seeds or any(len(r) != n for r in (*first, *second)):
+        raise ValueError("seeded_gain needs the same seeds and images of both, and at least one")
+    if seeds == 1:
+        one = paired_drop(first[0], second[0])
+        return SeededGain(one.drop_pt, one.low_pt, one.high_pt, 1, n)
+    by_seed = [(sum(a) - sum(b)) / n for a, b in zip(first, second)]
+    by_image = [
+        (sum(rights) - sum(others)) / seeds for rights, others in zip(zip(*first), zip(*second))
+    ]
+    gain = math.fsum(by_seed) / seeds
+    parts = [(_variance(by_seed) / seeds, seeds - 1)]
+    if n > 1:
+        parts.append((_variance(by_image) / n, n - 1))
+    variance = sum(v for v, _ in parts)
+    half = 0.0
+    if variance > 0:
+        dof = variance**2 / sum(v * v / d for v, d in parts)
+        half = student_t(0.975, dof) * math.sqrt(variance)
+    return SeededGain(100 * gain, 100 * (gain - half), 100 * (gain + half), seeds, n)
+
+
+def student_t(p: float, dof: float) -> float:
+    """Return the p-quantile of Student's t for p from 0.5 to 1, exclusive.
+
+    Args:
+        p: the probability.
+        dof: degrees of freedom, above 0; need not be whole.
+    """
+    low, high = 0.0, 1.0
+    while _t_cdf(high, dof) < p:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        if _t_cdf(middle, dof) < p:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _t_cdf(t: float, dof: float) -> float:
+    """Return P(T ≤ t) for t ≥ 0, by the incomplete beta function (Abramowitz and Stegun 26.7.1)."""
+    return 1 - _incomplete_beta(dof / (dof + t * t), dof / 2, 0.5) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return the regularised I_x(a, b) by its continued fraction (Abramowitz and Stegun 26.5.8)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    fraction = 1.0
+    # Evaluated from its tail: it converges in O(sqrt(max(a, b))) terms on this side of x.
+    for k in range(200 + int(10 * math.sqrt(max(a, b))), 0, -1):
+        m = k // 2
+        if k % 2:
+            term = -(a + m) * (a + b + m) * x / ((a + k - 1) * (a + k))
+        else:
+            term = m * (b - m) * x / ((a + k - 1) * (a + k))
+        fraction = 1 + term / fraction
+    return front / (a * fraction)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import random
 from fractions import Fraction
@@ -20,6 +21,8 @@ from edgexfer.core.stats import (
     pooled_quantile,
     quantile,
     samples_needed,
+    seeded_gain,
+    student_t,
     unpaired_drop,
     upper_rank,
     wilson,
@@ -230,3 +233,73 @@ def test_the_bound_holds_for_new_machines_states() -> None:
         ]
         covered += (pooled_quantile(runs, 0.5).upper99 or 0) >= 100
     assert covered >= 54
+
+
+@pytest.mark.parametrize("dof", [1.0, 1.5, 2.0, 2.7, 5.0, 30.0, 1000.0, 9999.0])
+@pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.999])
+def test_student_t_is_that_of_scipy(p: float, dof: float) -> None:
+    assert student_t(p, dof) == pytest.approx(scipy_stats.t.ppf(p, dof), rel=1e-6)
+
+
+def test_a_gain_over_seeds_worked_by_hand() -> None:
+    # Two seeds, four images: the first gains 2 of 4 and 1 of 4.
+    first = [[True, True, True, False], [True, True, False, False]]
+    second = [[True, False, False, False], [True, False, False, False]]
+    gain = seeded_gain(first, second)
+    between_seeds = ((0.5 - 0.375) ** 2 + (0.25 - 0.375) ** 2) / 1 / 2
+    by_image = np.array([0.0, 1.0, 0.5, 0.0])
+    between_images = by_image.var(ddof=1) / 4
+    variance = between_seeds + between_images
+    dof = variance**2 / (between_seeds**2 / 1 + between_images**2 / 3)
+    half = 100 * scipy_stats.t.ppf(0.975, dof) * math.sqrt(variance)
+    assert (gain.gain_pt, gain.seeds, gain.n) == (37.5, 2, 4)
+    assert gain.low_pt == pytest.approx(37.5 - half, rel=1e-6)
+    assert gain.high_pt == pytest.approx(37.5 + half, rel=1e-6)
+    assert gain.verdict == "no difference shown"
+
+
+def test_one_seed_has_the_interval_of_its_images() -> None:
+    first, second = [True] * 30 + [False] * 10, [True] * 20 + [False] * 20
+    gain, drop = seeded_gain([first], [second]), paired_drop(first, second)
+    assert (gain.gain_pt, gain.low_pt, gain.high_pt) == (drop.drop_pt, drop.low_pt, drop.high_pt)
+    assert gain.verdict == "helps"
+    assert seeded_gain([second], [first]).verdict == "hurts"
+
+
+def test_equal_trainings_have_no_interval() -> None:
+    rights = [[True, False, True], [True, True, True]]
+    gain = seeded_gain(rights, rights)
+    assert (gain.gain_pt, gain.low_pt, gain.high_pt) == (0.0, 0.0, 0.0)
+    assert gain.verdict == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([], []), ([[]], [[]]), ([[True]], [[True], [True]]), ([[True]], [[True, False]])],
+)
+def test_trainings_that_cannot_be_compared(first: list[list[bool]], second: object) -> None:
+    with pytest.raises(ValueError, match="the same seeds and images"):
+        seeded_gain(first, second)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_of_a_gain_holds_for_new_seeds_and_images(seeds: int) -> None:
+    # True gain 2 points; a seed is worth a point or so of its own, and images differ in difficulty.
+    chance = np.random.default_rng(seeds)
+    held = 0
+    for _ in range(400):
+        ease = chance.normal(1.0, 1.0, 300)
+        rates = [ease + chance.normal(shift, 0.1, (seeds, 1)) for shift in (0.1, 0.0)]
+        rights = [chance.random(r.shape) < 1 / (1 + np.exp(-r)) for r in rates]
+        gain = seeded_gain(rights[0].tolist(), rights[1].tolist())
+        # The expected accuracies, over many seeds and images, with the same two logits.
+        held += gain.low_pt <= 100 * _expected_gain() <= gain.high_pt
+    assert held / 400 >= 0.95
+
+
+@functools.cache
+def _expected_gain() -> float:
+    chance = np.random.default_rng(99)
+    ease, own = chance.normal(1.0, 1.0, 200_000), chance.normal(0.0, 0.1, 200_000)
+    first, second = (1 / (1 + np.exp(-(ease + own + shift))) for shift in (0.1, 0.0))
+    return float((first - second).mean())
