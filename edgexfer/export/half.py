@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from edgexfer.core.errors import ModelError
-from edgexfer.export.onnx import check_onnx
+from edgexfer.models.onnx import check_onnx
 
 
 def to_half(model: Path, out: Path) -> Path:

@@ -18,8 +18,8 @@ from edgexfer.core.errors import ProfileError, RecipeError
 from edgexfer.core.model import ModelCard
 from edgexfer.core.profile import HardwareProfile, Stack
 from edgexfer.export.half import to_half
-from edgexfer.export.onnx import OPSET, export_onnx
 from edgexfer.export.program import export_program
+from edgexfer.models.onnx import OPSET, export_onnx
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.recipe import ExportSection
 

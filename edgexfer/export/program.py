@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgexfer.core.errors import ModelError
-from edgexfer.export.onnx import BATCH, frozen, quiet
+from edgexfer.models.onnx import BATCH, frozen, quiet
 
 
 def export_program(model: nn.Module, size: tuple[int, int], out: Path) -> Path:

@@ -8,9 +8,9 @@ import pytest
 
 from edgexfer.core.bundle import Manifest
 from edgexfer.core.model import ModelCard
-from edgexfer.export.onnx import export_onnx
 from edgexfer.export.parity import Probe, synthetic_images
 from edgexfer.export.stage import export
+from edgexfer.models.onnx import export_onnx
 from edgexfer.models.store import load_model
 from edgexfer.recipe import ExportSection
 from tests.export.digits import digits_run, measured_images

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from edgexfer.core.errors import ModelError
 from edgexfer.export.half import to_half
-from edgexfer.export.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.export.program import export_program
+from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.models.store import load_model
 
 

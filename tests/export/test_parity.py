@@ -18,7 +18,6 @@ from edgexfer.core.bundle import Rung
 from edgexfer.core.errors import ParityError
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import Quantization
-from edgexfer.export.onnx import export_onnx
 from edgexfer.export.parity import (
     EXACT,
     HALF,
@@ -31,6 +30,7 @@ from edgexfer.export.parity import (
     session_logits,
     synthetic_images,
 )
+from edgexfer.models.onnx import export_onnx
 from edgexfer.models.store import load_model
 from edgexfer.quantize.calibration import draw_calibration
 from edgexfer.quantize.qdq import quantize_qdq

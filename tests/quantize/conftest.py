@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.data.dataset import open_dataset
-from edgexfer.export.onnx import export_onnx
+from edgexfer.models.onnx import export_onnx
 from edgexfer.models.store import load_model
 from edgexfer.quantize.calibration import Calibration, draw_calibration
 from tests.export.digits import PREPROCESS, digits_run, measured_images
