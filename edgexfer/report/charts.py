@@ -171,6 +171,28 @@ def training_curves(curves: Sequence[Curve], label: str) -> str | None:
     return _svg(draw, f"{label} over the epochs of training")
 
 
+def accuracy_of_seeds(arms: Sequence[Sequence[float]], letters: Sequence[str]) -> str:
+    """Draw the accuracies of several ways of training: a point for each seed, a bar at the mean.
+
+    Args:
+        arms: accuracies in percent, of each way and seed.
+        letters: the key of each way.
+    """
+
+    def draw(axes: Axes) -> None:
+        for number, values in enumerate(arms):
+            colour = _SERIES[colour_slot(number)]
+            mean = sum(values) / len(values)
+            axes.plot([mean, mean], [number - 0.3, number + 0.3], color=colour, linewidth=2.5)
+            axes.plot(values, [number] * len(values), "o", color=colour, markeredgecolor=_PAPER)
+        axes.set_yticks(range(len(arms)), letters)
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.margins(x=0.08)
+        axes.set_xlabel("top-1 accuracy on the test images, %")
+
+    return _svg(draw, "Top-1 accuracy in percent of each seed, for each way of training")
+
+
 def pareto(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that no other beats in both accuracy and p50 latency, by rising latency."""
     front: list[Row] = []

@@ -1,4 +1,4 @@
-"""Find the runs, bundles and records in what a user names; what cannot be read is kept as a fault.
+"""Find the runs, sweeps, bundles and records that a user names; faults are kept beside them.
 
 Nothing is measured or judged here, and no file is changed.
 """
@@ -16,6 +16,8 @@ from edgexfer.core.files import read_json, sha256_file
 from edgexfer.core.model import CARD, FOLDER, ModelCard, read_card
 from edgexfer.core.record import Record, read_record
 from edgexfer.core.rundir import INFO, RunInfo, read_events, read_run
+from edgexfer.core.sweep import FILE as SWEEP
+from edgexfer.core.sweep import Sweep, read_sweep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +78,14 @@ class FoundRecord:
     record: Record
 
 
+@dataclass(frozen=True)
+class FoundSweep:
+    """A sweep over seeds and losses, and the folder that it was read from."""
+
+    path: Path
+    sweep: Sweep
+
+
 @dataclass
 class Found:
     """Everything that was found, in the order in which it was named.
@@ -85,6 +95,7 @@ class Found:
         runs: trainings.
         bundles: what was exported.
         records: what was measured.
+        sweeps: trainings of one student with several seeds or losses.
         faults: what could not be read, each with what to do about it.
     """
 
@@ -92,6 +103,7 @@ class Found:
     runs: list[FoundRun] = field(default_factory=list)
     bundles: list[FoundBundle] = field(default_factory=list)
     records: list[FoundRecord] = field(default_factory=list)
+    sweeps: list[FoundSweep] = field(default_factory=list)
     faults: list[EdgexferError] = field(default_factory=list)
 
     def bundle_of(self, record: Record) -> FoundBundle | None:
@@ -120,7 +132,7 @@ def collect(inputs: Sequence[Path]) -> Found:
             _read(place, found)
         except EdgexferError as error:
             found.faults.append(error)
-    if not (found.runs or found.bundles or found.records):
+    if not (found.runs or found.bundles or found.records or found.sweeps):
         if found.faults:
             raise found.faults[0]
         names = ", ".join(str(p) for p in inputs) or "nothing was named"
@@ -144,11 +156,11 @@ def _places(inputs: Sequence[Path]) -> Iterator[Path]:
 
 
 def _below(place: Path) -> Iterator[Path]:
-    if place.is_file() or (place / INFO).exists() or (place / MANIFEST).exists():
+    if place.is_file() or _is_one(place):
         yield place
         return
     children = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
-    inner = [p for p in children if (p / INFO).exists() or (p / MANIFEST).exists()]
+    inner = [p for p in children if _is_one(p)]
     yield from inner
     if (place / BENCH).is_dir():
         yield from sorted((place / BENCH).glob("*.json"))
@@ -156,11 +168,18 @@ def _below(place: Path) -> Iterator[Path]:
         yield from sorted(place.glob("*.json"))
 
 
+def _is_one(folder: Path) -> bool:
+    """Say whether a folder is itself a run, a bundle or a sweep."""
+    return any((folder / name).exists() for name in (INFO, MANIFEST, SWEEP))
+
+
 def _read(place: Path, found: Found) -> None:
     if place.is_file():
         found.records.append(FoundRecord(place, read_record(place)))
     elif (place / MANIFEST).exists():
         found.bundles.append(_read_bundle(place))
+    elif (place / SWEEP).exists():
+        found.sweeps.append(FoundSweep(place, read_sweep(place)))
     else:
         found.runs.append(_read_run(place))
 

@@ -51,6 +51,7 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
             ladders=[b for b in found.bundles if b.manifest.parity],
             runs=runs,
             curves=view.draw_curves(runs),
+            sweeps=view.sweep_parts(found),
             absent=view.absent(sections),
             lineage=view.lineage(found, sections),
             slots=slots,

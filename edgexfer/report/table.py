@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from edgexfer.core.record import Record
 from edgexfer.report import words
+from edgexfer.report.columns import aligned
 from edgexfer.report.rows import Group, Row, group_rows
 
 _HEADS = ("model", "artefact", "accuracy", "size", "p50", "p90", "speed-up", "status")
@@ -39,11 +39,8 @@ def summary_table(
 def _table(group: Group, *, titled: bool) -> str:
     cells = [_cells(row) for row in group.rows]
     heads = [h for h in _HEADS if h != "speed-up" or group.reference is not None]
-    widths = {h: max(_width(h), *(_width(c[h]) for c in cells)) for h in heads}
     lines = [f"{group.machine}, {group.settings}"] if titled else []
-    lines.append(_line({h: h for h in heads}, widths))
-    lines.append("  ".join("─" * widths[h] for h in heads))
-    lines += [_line(c, widths) for c in cells]
+    lines += aligned(heads, cells, _LEFT)
     if group.reference is not None:
         lines.append(f"speed-up: p50 of {group.reference.full_name} over its own")
     return "\n".join(lines + [_reasons(row) for row in group.rows if row.record.reasons])
@@ -68,18 +65,3 @@ def _cells(row: Row) -> dict[str, str]:
         "speed-up": words.times(row.speedup),
         "status": words.clean(row.record.status, 20),
     }
-
-
-def _line(cells: dict[str, str], widths: dict[str, int]) -> str:
-    parts = []
-    for head, width in widths.items():
-        pad = " " * (width - _width(cells[head]))
-        parts.append(cells[head] + pad if head in _LEFT else pad + cells[head])
-    return "  ".join(parts).rstrip()
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    marks = sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
-    return len(text) + wide - marks

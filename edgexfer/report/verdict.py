@@ -13,6 +13,7 @@ from edgexfer.report import words
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.compare import Drop, drop_between, drop_from_fp32, run_gain
 from edgexfer.report.rows import Group, Row, upper_of
+from edgexfer.report.sweep import sweep_answer
 
 DEFAULT_LIMIT_PT = 1.0
 
@@ -64,8 +65,12 @@ def teacher_helped(found: Found) -> str | None:
     """Compare the student with the control, the same student trained without the teacher.
 
     Returns:
-        A sentence; ``None`` where there is no finished control.
+        A sentence; ``None`` where there is no finished control. Where several seeds were trained
+        they are what it rests on.
     """
+    answers = [sweep_answer(s.sweep) for s in found.sweeps]
+    if any(answers):
+        return " ".join(a for a in answers if a)
     student, control = found.run_of("student"), found.run_of("control")
     if student is None or control is None:
         return None

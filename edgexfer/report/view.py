@@ -15,6 +15,7 @@ from edgexfer.core.record import Record
 from edgexfer.report import charts, words
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.rows import Group, Row, group_rows
+from edgexfer.report.sweep import Line, sweep_basis, sweep_lines
 from edgexfer.report.verdict import Verdict, judge
 
 CLASSES_SHOWN = 25
@@ -57,6 +58,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class SweepPart:
+    """A sweep as it is shown: its lines, what they rest on, and a drawing."""
+
+    title: str
+    lines: tuple[Line, ...]
+    basis: str
+    drawing: str
+
+
+@dataclass(frozen=True)
 class RunLine:
     """One training in the table of trainings."""
 
@@ -66,6 +77,17 @@ class RunLine:
     top1_pct: float | None
     n: int | None
     epochs: int
+
+
+def sweep_parts(found: Found) -> list[SweepPart]:
+    """Return each sweep with its table and its drawing."""
+    parts = []
+    for item in found.sweeps:
+        lines = tuple(sweep_lines(item.sweep))
+        accuracies = [arm.top1_pct for arm in item.sweep.arms]
+        drawing = charts.accuracy_of_seeds(accuracies, [line.key for line in lines])
+        parts.append(SweepPart(item.sweep.student, lines, sweep_basis(item.sweep), drawing))
+    return parts
 
 
 def make_sections(found: Found) -> tuple[list[Section], dict[str, int]]:
