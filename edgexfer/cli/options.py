@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 
@@ -77,20 +77,43 @@ def make_section(cls: type[S], given: dict[str, Any], **fixed: Any) -> S:
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[F], F]:
     flag = "--" + field.name.replace("_", "-")
     kind = _plain(hint)
-    if field.default in (None, dataclasses.MISSING) or kind is bool:
+    if field.default in (None, (), dataclasses.MISSING) or kind is bool:
         shown = ""
     else:
         shown = f"  [default: {field.default}]"
     if kind is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+    if typing.get_origin(kind) is tuple:
+        return click.option(
+            flag, field.name, type=_Listed(_plain(typing.get_args(kind)[0])), help=text
+        )
     if typing.get_origin(kind) is typing.Literal:
         choice = click.Choice(typing.get_args(kind))
         return click.option(flag, field.name, type=choice, help=text + shown)
     return click.option(flag, field.name, type=kind, help=text + shown)
 
 
+class _Listed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Several values with commas between them."""
+
+    name = "LIST"
+
+    def __init__(self, of: type) -> None:
+        """Take values of this type."""
+        self._of = click.types.convert_type(of)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Split a text at its commas."""
+        parts = [part.strip() for part in str(value).split(",") if part.strip()]
+        return tuple(self._of.convert(part, param, ctx) for part in parts)
+
+
 def _plain(hint: Any) -> Any:
     """Strip Annotated and ``| None`` from a type hint."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     return hint

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from edgexfer.cli import run
-from edgexfer.cli.options import beside
-from edgexfer.recipe import load_recipe
+from edgexfer.cli.options import beside, section_options
+from edgexfer.recipe import StudentSection, TrainSection, load_recipe
 from tests.cli.bad import Place
 
 RECIPE = """\
@@ -116,3 +118,21 @@ def test_a_refused_recipe_does_not_stand_for_the_trip(
     err = refused(capsys, "run", recipe, "--set", missing, "--out", made_by.parent)
     assert "nowhere" in err
     assert made_by.read_text() == "what it was made by"
+
+
+def test_a_list_has_commas_between_its_values() -> None:
+    seen: dict[str, Any] = {}
+
+    @click.command("x")
+    @section_options(TrainSection)
+    @section_options(StudentSection, leave_out=("model", "train"))
+    def command(**given: Any) -> None:
+        seen.update(given)
+
+    given = ["--milestones", "150, 180,210", "--teacher-weights", "0.5,2", "--assistants", "a,b"]
+    command.main(given, standalone_mode=False)
+    assert seen["milestones"] == (150, 180, 210)
+    assert seen["teacher_weights"] == (0.5, 2.0)
+    assert seen["assistants"] == ("a", "b")
+    with pytest.raises(click.BadParameter, match="'1x' is not a valid integer"):
+        command.main(["--milestones", "1x"], standalone_mode=False)
