@@ -2,26 +2,21 @@
 
 Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2, with the
 widths, projections and initialisation of Tian et al. 2020, "Contrastive Representation
-Distillation" (``resnet8x4`` and ``resnet32x4`` are four times as wide). Larger images work as well:
-the pooling is global.
+Distillation" (``resnet8x4`` and ``resnet32x4`` are four times as wide). Their ResNet-50 stands in
+``bottleneck.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgexfer.models.cifarnet import CifarNet, initialise
+
 _PLAIN = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
-#: Name to depth and width of stem and stages.
-ARCHITECTURES: dict[str, tuple[int, tuple[int, int, int, int]]] = {
-    **{f"resnet{depth}": (depth, _PLAIN) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    "resnet8x4": (8, _WIDE),
-    "resnet32x4": (32, _WIDE),
-}
 
 
 class BasicBlock(nn.Module):
@@ -52,12 +47,8 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + shortcut, inplace=True)
 
 
-class CifarResNet(nn.Module):
-    """A stem, three stages and a linear head; ``depth`` = 6n + 2 layers.
-
-    It answers to timm's conventions (``get_classifier``, ``reset_classifier``, ``group_matcher``),
-    so that heads and freezing treat it like any timm model.
-    """
+class CifarResNet(CifarNet):
+    """A stem, three stages and a linear head; ``depth`` = 6n + 2 layers."""
 
     def __init__(self, depth: int, widths: tuple[int, int, int, int], num_classes: int) -> None:
         """Build and initialise the network from torch's generator.
@@ -76,9 +67,8 @@ class CifarResNet(nn.Module):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.describe(widths[1:], (1, 2, 4))
+        initialise(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to the last stage's features (B, C, H / 4, W / 4)."""
@@ -86,30 +76,15 @@ class CifarResNet(nn.Module):
         features: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return features
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Map features (B, C, h, w) to logits (B, num_classes)."""
-        pooled = F.adaptive_avg_pool2d(features, 1)
-        logits: Tensor = self.fc(torch.flatten(pooled, 1))
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to logits (B, num_classes)."""
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the head."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a new, randomly initialised head in the old one's place."""
-        self.fc = nn.Linear(self.num_features, num_classes)
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return the patterns that sort parameters into stem, stages (or blocks) and head."""
-        blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
-        return {"stem": r"^conv1|bn1", "blocks": blocks}
-
 
 def _stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
     first = BasicBlock(inside, outside, stride)
     return nn.Sequential(first, *(BasicBlock(outside, outside, 1) for _ in range(blocks - 1)))
+
+
+#: Name to what makes the network for a number of classes.
+NETWORKS = {
+    **{f"resnet{n}": partial(CifarResNet, n, _PLAIN) for n in (8, 14, 20, 32, 44, 56, 110)},
+    "resnet8x4": partial(CifarResNet, 8, _WIDE),
+    "resnet32x4": partial(CifarResNet, 32, _WIDE),
+}

@@ -1,4 +1,4 @@
-"""Models by name: timm's, and edgexfer's own ResNets for 32x32 images.
+"""Models by name: timm's, and edgexfer's own networks for 32x32 images.
 
 The same name, options and seed give the same weights to the bit, and torch's global generator is
 left as it was.
@@ -21,10 +21,20 @@ from torch import nn
 from edgexfer.core.errors import MachineError, ModelError, nearest
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import INTERPOLATIONS, Preprocess
-from edgexfer.models.cifar import ARCHITECTURES, CifarResNet
+from edgexfer.models import bottleneck, cifar, mobilenet, shufflenet, vgg, wide
 from edgexfer.models.head import head_names
 from edgexfer.models.weights import fit_weights, read_weights
 
+#: edgexfer's own architectures: name to what makes one for a number of classes. None is a name of
+#: timm's, so that no name ever means two networks.
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+    **cifar.NETWORKS,
+    **bottleneck.NETWORKS,
+    **wide.NETWORKS,
+    **vgg.NETWORKS,
+    **shufflenet.NETWORKS,
+    **mobilenet.NETWORKS,
+}
 # Mean and standard deviation of the CIFAR-10 training images.
 _CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 _CIFAR_STD = (0.2470, 0.2435, 0.2616)
@@ -74,7 +84,7 @@ def create_model(
 def default_preprocess(
     name: str, size: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Preprocess:
-    """Return how a model is fed: timm's own settings, or 32 pixels for edgexfer's ResNets.
+    """Return how a model is fed: timm's own settings, or 32 pixels for edgexfer's networks.
 
     Args:
         name: as ``create_model`` takes it.
@@ -182,7 +192,7 @@ def _build(
                 f"model {name}: takes no options, but got {', '.join(sorted(options))}",
                 "leave them out",
             )
-        return CifarResNet(*ARCHITECTURES[name], num_classes)
+        return ARCHITECTURES[name](num_classes)
     import timm
 
     make: Callable[..., nn.Module] = timm.create_model
