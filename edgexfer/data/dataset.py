@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,15 @@ from edgexfer.data.archive import SUFFIXES as ARCHIVES
 from edgexfer.data.archive import unpack
 from edgexfer.data.decode import UInt8
 from edgexfer.data.digests import Digests
-from edgexfer.data.folder import FolderReader, scan_folder
+from edgexfer.data.folder import FolderReader, scan_folder, scan_images
 from edgexfer.data.sources import Reader, Source, digits, hub_set, torchvision_set
 from edgexfer.data.split import Entry, divide, keep
 
 SPLITS = ("train", "val", "test")
+UNLABELLED = "unlabelled"
+# Hidden folders are never looked into, so that no key of a labelled image begins like this.
+_PREFIX = ".unlabelled/"
+_UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class Split:
     """The images of one split.
 
     Attributes:
-        name: ``train``, ``val`` or ``test``.
+        name: ``train``, ``val``, ``test`` or ``unlabelled``.
         keys: stable names of the images, such as their paths in the data set.
-        labels: int64, (N,), indices into the data set's classes.
+        labels: int64, (N,), indices into the data set's classes; -1 for none.
         reader: returns encoded bytes, or an uint8 (H, W, 3) image, by key.
     """
 
@@ -64,9 +68,11 @@ class Dataset:
     Attributes:
         spec: what the user named.
         classes: names; their order is the order of a model's outputs.
-        splits: ``train``, ``val`` and ``test``; one is empty where its share is 0.
+        splits: ``train``, ``val`` and ``test``; one is empty where its share is 0. Also
+            ``unlabelled`` where a folder of such images was named; only a student is trained on it.
         fingerprint: hash of the content of all images, of the classes and of the splits.
         contents: for each split the SHA-256 of each image, as it is stored.
+        notes: what was left out, one line each.
     """
 
     spec: str
@@ -74,6 +80,7 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
     contents: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
 
 
 def open_dataset(
@@ -83,8 +90,12 @@ def open_dataset(
     test: float = 0.2,
     split_seed: int = 0,
     limit: int | None = None,
+    unlabelled: str | None = None,
 ) -> Dataset:
     """Open a data set and make the splits that it does not have.
+
+    Unlabelled images that are copies, byte by byte, of val or test images are left out: a student
+    must not be tested on what it was trained on.
 
     Args:
         path: a folder of class folders (with train, val and test in it, or flat), a ``.tar`` or
@@ -94,6 +105,7 @@ def open_dataset(
             becomes test where there is none, 0..0.5.
         split_seed: of the hash that decides which image goes where.
         limit: keep at most so many images of each split, taken evenly from the classes.
+        unlabelled: a folder of images at any depth, which become the split of that name.
 
     Raises:
         DataError: naming the folder, class or setting that is wrong.
@@ -119,7 +131,21 @@ def open_dataset(
         labels = np.array([index[e.label] for e in entries[name]], np.int64)
         splits[name] = Split(name, keys, labels, source.read)
     contents = _contents(splits)
-    return Dataset(path, classes, splits, _fingerprint(classes, splits, contents), contents)
+    notes: tuple[str, ...] = ()
+    if unlabelled is not None:
+        more = _open_unlabelled(unlabelled, source)
+        if limit is not None:
+            some = {e.key for e in keep([Entry(key, "") for key in more.keys], limit, split_seed)}
+            more = _taken(more, [i for i, key in enumerate(more.keys) if key in some])
+        found = _contents({UNLABELLED: more})[UNLABELLED]
+        kept = _not_measured(unlabelled, found, contents)
+        splits[UNLABELLED] = _taken(more, kept)
+        contents[UNLABELLED] = tuple(found[i] for i in kept)
+        if len(kept) < len(more):
+            left_out = len(more) - len(kept)
+            notes = (f"{left_out} unlabelled images left out: copies of val or test images",)
+    whole = _fingerprint(classes, splits, contents)
+    return Dataset(path, classes, splits, whole, contents, notes)
 
 
 def _open_source(path: str) -> Source:
@@ -195,15 +221,59 @@ def _with_all_splits(
     return {**entries, **divide(entries["train"], shares, seed)}
 
 
+def _open_unlabelled(path: str, source: Source) -> Split:
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "no such folder"
+        raise DataError(
+            f"{path}: {what} (data.unlabelled)", "name a folder of images, or leave it out"
+        )
+    if isinstance(source.read, FolderReader):
+        here, labelled = place.resolve(), source.read.root.resolve()
+        if here == labelled or here in labelled.parents or labelled in here.parents:
+            raise DataError(
+                f"{path}: data.unlabelled shares images with the labelled folder {labelled}",
+                "name a folder beside it",
+            )
+    keys = tuple(_PREFIX + name for name in scan_images(place))
+    if not keys:
+        raise DataError(f"{path}: data.unlabelled holds no images", "add images, or leave it out")
+    return Split(UNLABELLED, keys, np.full(len(keys), -1, np.int64), FolderReader(place, _PREFIX))
+
+
+def _not_measured(
+    path: str, found: Sequence[str], contents: dict[str, tuple[str, ...]]
+) -> list[int]:
+    """Return the places of unlabelled images that are in neither val nor test."""
+    measured = {*contents["val"], *contents["test"]} - {_UNREADABLE}
+    kept = [i for i, content in enumerate(found) if content not in measured]
+    if not kept:
+        raise DataError(
+            f"{path}: every image of data.unlabelled is a copy of a val or test image",
+            "name another folder, or leave it out",
+        )
+    return kept
+
+
+def _taken(split: Split, places: list[int]) -> Split:
+    keys = tuple(split.keys[i] for i in places)
+    return replace(split, keys=keys, labels=split.labels[places])
+
+
 def _contents(splits: dict[str, Split]) -> dict[str, tuple[str, ...]]:
-    reader = splits["train"].reader
-    digests = Digests(reader.root) if isinstance(reader, FolderReader) else None
+    """Return the hash of each image of splits that have one reader."""
+    reader = next(iter(splits.values())).reader
+    if not isinstance(reader, FolderReader):
+        return {
+            name: tuple(_content(split.read(i)) for i in range(len(split)))
+            for name, split in splits.items()
+        }
+    digests = Digests(reader.root)
     contents = {
-        name: tuple(_content(split, i, digests) for i in range(len(split)))
+        name: tuple(_digest(digests, reader.path(key)) for key in split.keys)
         for name, split in splits.items()
     }
-    if digests:
-        digests.save()
+    digests.save()
     return contents
 
 
@@ -219,12 +289,13 @@ def _fingerprint(
     return whole.hexdigest()
 
 
-def _content(split: Split, i: int, digests: Digests | None) -> str:
-    if digests:
-        try:
-            return digests.of(split.keys[i])
-        except DataError:  # decoding will name it; here it only must not look like a readable file
-            return "unreadable"
-    found = split.read(i)
+def _digest(digests: Digests, path: str) -> str:
+    try:
+        return digests.of(path)
+    except DataError:  # decoding will name it; here it only must not look like a readable file
+        return _UNREADABLE
+
+
+def _content(found: bytes | UInt8) -> str:
     data = found if isinstance(found, bytes) else repr(found.shape).encode() + found.tobytes()
     return sha256_bytes(data)

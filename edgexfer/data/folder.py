@@ -41,9 +41,19 @@ class Scan:
 
 @dataclass(frozen=True)
 class FolderReader:
-    """Reads encoded images by their path relative to ``root``."""
+    """Reads encoded images by their path relative to a folder.
+
+    Attributes:
+        root: the folder.
+        prefix: what stands before the path in a key.
+    """
 
     root: Path
+    prefix: str = ""
+
+    def path(self, key: str) -> str:
+        """Return a key's path relative to ``root``."""
+        return key.removeprefix(self.prefix)
 
     def __call__(self, key: str) -> bytes | UInt8:
         """Return the file's bytes.
@@ -51,7 +61,8 @@ class FolderReader:
         Raises:
             DataError: see ``read_file``.
         """
-        return read_file(self.root / key, str(self.root / key))
+        place = self.root / self.path(key)
+        return read_file(place, str(place))
 
 
 def scan_folder(path: Path) -> Scan:
@@ -88,6 +99,19 @@ def scan_folder(path: Path) -> Scan:
     for name, split in splits.items():
         _scan_classes(scan, root / name, split)
     return scan
+
+
+def scan_images(folder: Path) -> list[str]:
+    """List the images of a folder without classes, at any depth.
+
+    Returns:
+        Their paths relative to the folder, sorted within each folder.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    found = _files(folder, {_identity(folder)})
+    return [p.relative_to(folder).as_posix() for p in found if _is_image(p.name)]
 
 
 def _unwrapped(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Images that cannot be read: recorded by name, tolerated only where they are few.
 
-An unreadable image is left out, never replaced by its neighbour. In train up to 0.1 % may be left
-out; in val and test none, as that would change what an accuracy means.
+An unreadable image is left out, never replaced by its neighbour. Of the images that are trained on
+up to 0.1 % may be left out; in val and test none, as that would change what an accuracy means.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgexfer.core.errors import DataError
 
 MOST_OF_TRAIN = 0.001
+_TRAINED_ON = ("train", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ def check_quarantine(
     Raises:
         DataError: naming the first of them and how many there are; or none is left.
     """
-    most = MOST_OF_TRAIN * total if split == "train" else 0
+    most = MOST_OF_TRAIN * total if split in _TRAINED_ON else 0
     if len(bad) <= most or (allowed and len(bad) < total):
         return
+    # The check looks at what has labels.
+    look = "" if split == "unlabelled" else f"see `edgexfer data check {spec}`, "
     raise DataError(
         f"{bad[0].reason}; {len(bad)} of {total} {split} images cannot be used",
-        f"see `edgexfer data check {spec}`, mend the files, or set data.allow_quarantined: true",
+        f"{look}mend the files, or set data.allow_quarantined: true",
     )

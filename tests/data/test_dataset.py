@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgexfer.core.errors import BackendError, DataError
 from edgexfer.data.dataset import Dataset, open_dataset
-from tests.data.conftest import MakeTree
+from tests.data.conftest import MakeTree, picture
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
@@ -134,6 +135,99 @@ def test_digits() -> None:
     values = np.unique([np.asarray(found.splits["val"].read(i)) for i in range(20)])
     assert set(values) <= {round(v * 255 / 16) for v in range(17)}
     assert values.max() == 255
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of six images without classes, at several depths."""
+    place = tmp_path / "pictures"
+    for i, folder in enumerate(["", "", "x", "x", "x/y", "a"]):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(5000 + i)).save(place / folder / f"{i}.png")
+    (place / "notes.txt").write_text("x")
+    return place
+
+
+def test_unlabelled_images_are_a_split_of_their_own(make_tree: MakeTree, pictures: Path) -> None:
+    place = str(make_tree("a", "b"))
+    plain, found = open_dataset(place), open_dataset(place, unlabelled=str(pictures))
+    more = found.splits["unlabelled"]
+    assert more.labels.tolist() == [-1] * 6 and found.notes == ()
+    assert set(more.keys) == {
+        f".unlabelled/{name}" for name in ("0.png", "1.png", "x/2.png", "x/3.png", "x/y/4.png")
+    } | {".unlabelled/a/5.png"}
+    assert more.read(0) == (pictures / more.keys[0].removeprefix(".unlabelled/")).read_bytes()
+    assert (found.classes, list(plain.splits)) == (plain.classes, ["train", "val", "test"])
+    for name in plain.splits:
+        assert found.splits[name].keys == plain.splits[name].keys
+    # The fingerprint is of their content and paths below the folder, not of where it lies.
+    assert found.fingerprint != plain.fingerprint
+    moved = pictures.rename(pictures.with_name("elsewhere"))
+    assert open_dataset(place, unlabelled=str(moved)).fingerprint == found.fingerprint
+    shutil.copy(moved / "0.png", moved / "1.png")
+    assert open_dataset(place, unlabelled=str(moved)).fingerprint != found.fingerprint
+
+
+def test_a_limit_holds_for_unlabelled_images_too(make_tree: MakeTree, pictures: Path) -> None:
+    found = open_dataset(str(make_tree("a", "b")), limit=4, unlabelled=str(pictures))
+    assert counts(found)["unlabelled"] == len(found.contents["unlabelled"]) == 4
+
+
+def test_unlabelled_images_can_stand_beside_arrays(pictures: Path) -> None:
+    found = open_dataset("digits", limit=20, unlabelled=str(pictures))
+    assert counts(found) == {"train": 20, "val": 20, "test": 20, "unlabelled": 6}
+
+
+def test_copies_of_images_that_are_measured_on_are_left_out(
+    make_tree: MakeTree, pictures: Path
+) -> None:
+    place = make_tree("a", "b")
+    splits = open_dataset(str(place)).splits
+    for name in ("train", "val", "test"):
+        shutil.copy(place / splits[name].keys[0], pictures / f"copy of {name}.jpg")
+    (pictures / "broken.jpg").symlink_to("nowhere")
+    (place / splits["val"].keys[1]).unlink()
+    (place / splits["val"].keys[1]).symlink_to("nowhere")
+    found = open_dataset(str(place), unlabelled=str(pictures))
+    keys = set(found.splits["unlabelled"].keys)
+    assert keys >= {".unlabelled/copy of train.jpg", ".unlabelled/broken.jpg"} and len(keys) == 8
+    assert found.notes == ("2 unlabelled images left out: copies of val or test images",)
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
+    "missing": (lambda _, p: p / "nowhere", "nowhere: no such folder (data.unlabelled)", "name a"),
+    "file": (lambda _, p: p / "notes.txt", "notes.txt: is a file, not a folder", "name a folder"),
+    "no images": (lambda _, p: empty_folder(p), "data.unlabelled holds no images", "add images"),
+    "itself": (lambda d, _: d, "shares images with the labelled folder", "beside it"),
+    "inside": (lambda d, _: d / "a", "shares images with the labelled folder", "beside it"),
+    "around": (lambda d, _: d.parent, "shares images with the labelled folder", "beside it"),
+    "copies": (lambda d, p: only_copies(d, p), "every image of data.unlabelled is a copy", "name"),
+}
+
+
+def empty_folder(place: Path) -> Path:
+    (place / "empty").mkdir()
+    return place / "empty"
+
+
+def only_copies(data: Path, place: Path) -> Path:
+    folder = empty_folder(place)
+    for key in open_dataset(str(data)).splits["test"].keys:
+        shutil.copy(data / key, folder / key.replace("/", "-"))
+    return folder
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unlabelled_images_that_cannot_be_used_are_refused(
+    case: str, make_tree: MakeTree, pictures: Path
+) -> None:
+    spoil, what, fix = UNUSABLE[case]
+    data = make_tree("a", "b")
+    named = str(spoil(data, pictures))
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(data), unlabelled=named)
+    assert caught.value.what.startswith(f"{named}: ") and what in caught.value.what
+    assert fix in caught.value.fix
 
 
 def remove(place: Path) -> None:
