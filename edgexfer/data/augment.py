@@ -1,4 +1,4 @@
-"""Random views of training images, each decided by (seed, epoch, sample index) alone.
+"""Random views of training images, each decided by (view seed, view epoch, sample index) alone.
 
 Views are made from uint8 images, before normalisation. RandAugment lives in ``randaugment``; mixing
 of whole images (``mix``) works on the float batch in the training step.
@@ -51,7 +51,7 @@ def shifted(
         chosen: int64, (B,), which of its images.
         index: int64, (B,), the samples' indices, which decide the views.
         augment: ``none``, ``shift`` or ``flip``.
-        words: seed and epoch.
+        words: view seed and view epoch.
 
     Returns:
         uint8, (B, H, W, 3).
@@ -87,7 +87,7 @@ def cropped(
         chosen: int64, (B,), which of the store's images.
         index: int64, (B,), the samples' indices, which decide the views.
         size: height and width of the views.
-        words: seed and epoch.
+        words: view seed and view epoch.
 
     Returns:
         uint8, (B, 3, H, W), in channels-last order.
@@ -158,7 +158,7 @@ def mix(
         mixup: alpha, 0 for off.
         cutmix: alpha, 0 for off.
         seed: of the training.
-        epoch: of the step.
+        epoch: the view epoch of the step, so that a batch that comes again is mixed again alike.
         step: within the epoch.
 
     Returns:

@@ -35,7 +35,7 @@ def randaugment(
     Args:
         batch: uint8, (B, 3, H, W).
         index: int64, (B,), the samples' indices, which decide the views.
-        words: seed and epoch.
+        words: view seed and view epoch.
 
     Returns:
         uint8, of the same shape and order.

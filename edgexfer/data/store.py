@@ -29,8 +29,9 @@ from edgexfer.data.quarantine import Bad
 CACHES = ("auto", "ram", "none")
 Int64 = npt.NDArray[np.int64]
 
-# Raised whenever the same file and preprocessing would give other pixels than before.
-_VERSION = 1
+# What decides the pixels besides file and geometry; the number is raised whenever the same file and
+# geometry would give other pixels than before.
+DECODER = (1, PIL.__version__)
 # Smaller ones are decoded faster than their file is looked up.
 _SHARED_FROM = 16 << 20
 _MOST_CACHED = 32 << 30
@@ -213,7 +214,7 @@ def _scan(job: _Job) -> tuple[Bad, ...]:
 def _name(job: _Job, kind: str) -> str:
     p = job.shape.preprocess
     geometry = [p.size, p.resize, p.mode, p.interpolation, job.shape.fitted]
-    decoder = [_VERSION, PIL.__version__, decode_size(p)]
+    decoder = [*DECODER, decode_size(p)]
     what = [job.dataset.fingerprint, job.split.name, decoder]
     return fingerprint([*what, geometry] if kind == "decoded" else what)[:32]
 

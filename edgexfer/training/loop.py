@@ -189,7 +189,7 @@ class _Training:
                 mixup=section.mixup,
                 cutmix=section.cutmix,
                 seed=section.seed,
-                epoch=batch.epoch,
+                epoch=batch.view_epoch,
                 step=batch.step,
             )
         total = state.total

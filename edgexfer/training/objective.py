@@ -21,6 +21,7 @@ class Views:
         epoch: from 0.
         step: within the epoch, from 0.
         steps_per_epoch: how many steps an epoch has.
+        view_epoch: decides the views, with ``index``; where it comes again, so do they.
         rehearsal: whether the step is only timed; nothing of it may be kept.
     """
 
@@ -28,12 +29,15 @@ class Views:
     epoch: int
     step: int
     steps_per_epoch: int
+    view_epoch: int = 0
     rehearsal: bool = False
 
     @classmethod
     def of(cls, batch: Batch, steps_per_epoch: int, *, rehearsal: bool = False) -> Views:
         """Return what a batch of the feed holds."""
-        return cls(batch.index, batch.epoch, batch.step, steps_per_epoch, rehearsal)
+        return cls(
+            batch.index, batch.epoch, batch.step, steps_per_epoch, batch.view_epoch, rehearsal
+        )
 
     @property
     def epochs(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgexfer.core.errors import DataError
 from edgexfer.core.preprocess import Preprocess
@@ -16,7 +17,7 @@ from edgexfer.data import store
 from edgexfer.data.augment import AUGMENTS
 from edgexfer.data.dataset import Dataset, open_dataset
 from edgexfer.data.feed import Batch, TrainFeed
-from tests.data.conftest import MakeTree
+from tests.data.conftest import MakeTree, picture
 
 SMALL = Preprocess((16, 16), 18)
 
@@ -188,6 +189,9 @@ def test_one_of_a_thousand_is_tolerated() -> None:
         ({"batch_size": 0}, "batch_size is 0", "positive"),
         ({"batch_size": 99, "world": 99}, "48 training images for 99 processes", "fewer processes"),
         ({"cache": "rom"}, "data.cache is 'rom'", "'ram'"),
+        ({"views": 0}, "train.views is 0", "at least 1"),
+        ({"split": "val"}, "a feed of split 'val'", "train+unlabelled"),
+        ({"split": "train+unlabelled"}, "has no unlabelled images", "set data.unlabelled"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -204,3 +208,106 @@ def test_digits_can_be_fed() -> None:
     one = TrainFeed(digits, Preprocess((32, 32), 32), batch_size=10, augment="shift")
     assert sum(len(b.labels) for b in one.epoch(0)) == 50
     assert np.bincount(one.labels).tolist() == [5] * 10
+
+
+def by_index(batches: list[Batch]) -> dict[int, torch.Tensor]:
+    return {int(i): v for b in batches for i, v in zip(b.index, b.images, strict=True)}
+
+
+@pytest.mark.parametrize("augment", ["shift", "flip", "crop", "randaugment"])
+def test_views_come_again_in_another_order(dataset: Dataset, augment: str) -> None:
+    one = feed(dataset, augment=augment, views=2)
+    epochs = [list(one.epoch(e)) for e in range(4)]
+    assert [e[0].view_epoch for e in epochs] == [0, 1, 0, 1]
+    assert [e[0].epoch for e in epochs] == [0, 1, 2, 3]
+    first, other, again = (by_index(epochs[e]) for e in (0, 1, 2))
+    assert all(torch.equal(first[i], again[i]) for i in first)
+    assert sum(torch.equal(first[i], other[i]) for i in first) < len(first) / 2
+    assert [b.index.tolist() for b in epochs[0]] != [b.index.tolist() for b in epochs[2]]
+
+
+def test_what_is_mixed_comes_again_in_the_same_order(dataset: Dataset) -> None:
+    one = feed(dataset, views=2, mixes=True)
+    epochs = [list(one.epoch(e)) for e in range(3)]
+    assert [b.index.tolist() for b in epochs[0]] == [b.index.tolist() for b in epochs[2]]
+    assert [b.index.tolist() for b in epochs[0]] != [b.index.tolist() for b in epochs[1]]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(epochs[0], epochs[2], strict=True))
+
+
+def test_a_view_seed_decides_the_views_alone(dataset: Dataset) -> None:
+    plain = list(feed(dataset, seed=3).epoch(1))
+    other = list(feed(dataset, seed=4, view_seed=3).epoch(1))
+    zero = list(feed(dataset, seed=4, view_seed=0).epoch(1))
+    a, b, c = by_index(plain), by_index(other), by_index(zero)
+    assert all(torch.equal(a[i], b[i]) for i in a)
+    assert not all(torch.equal(a[i], c[i]) for i in a)
+    assert [x.index.tolist() for x in plain] != [x.index.tolist() for x in other]
+
+
+def test_without_augmentation_all_epochs_have_the_same_views(dataset: Dataset) -> None:
+    assert [feed(dataset, augment="none").view_epoch(e) for e in range(3)] == [0, 0, 0]
+    assert [feed(dataset, augment="none", mixes=True).view_epoch(e) for e in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_a_view_can_be_asked_for_on_its_own(dataset: Dataset, augment: str, cache: str) -> None:
+    one = feed(dataset, augment=augment, cache=cache, views=2)
+    for batch in one.epoch(3, start_step=4):
+        assert torch.equal(one.view(batch.index.numpy(), batch.view_epoch), batch.images)
+        alone = one.view(batch.index.numpy()[2:3], batch.view_epoch)
+        assert torch.equal(alone, batch.images[2:3])
+        assert alone.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def more(dataset: Dataset, make_tree: MakeTree, tmp_path: Path) -> Dataset:
+    place = tmp_path / "unlabelled" / "deep" / "below"
+    place.mkdir(parents=True)
+    for i in range(10):
+        Image.fromarray(picture(9000 + i, 30, 24)).save(place / f"{i}.png")
+    return open_dataset(dataset.spec, val=0, test=0, unlabelled=str(tmp_path / "unlabelled"))
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_unlabelled_images_are_fed_beside_the_others(
+    more: Dataset, augment: str, cache: str
+) -> None:
+    both = feed(more, split="train+unlabelled", augment=augment, cache=cache)
+    train = feed(more, augment=augment, cache=cache)
+    assert len(both.keys) == 58 and both.keys[:48] == train.keys
+    assert both.labels.tolist() == [*train.labels.tolist(), *[-1] * 10]
+    whole = list(both.epoch(1))
+    assert all(torch.equal(b.labels, torch.from_numpy(both.labels[b.index])) for b in whole)
+    assert same(list(both.epoch(1, start_step=3)), whole[3:])
+    # A labelled image's views do not depend on whether there are unlabelled ones.
+    index = np.array([50, 3, 57, 20])
+    mixed, plain = both.view(index, 1), train.view(index[[1, 3]], 1)
+    assert torch.equal(mixed[[1, 3]], plain)
+    alone = both.view(index[[2]], 1)
+    assert torch.equal(mixed[[2]], alone) and alone.float().std() > 1
+
+
+def test_unlabelled_images_that_cannot_be_read_are_left_out(more: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "unlabelled" / "deep" / "below" / "3.png").write_bytes(b"no image")
+    spoiled = open_dataset(more.spec, val=0, test=0, unlabelled=str(tmp_path / "unlabelled"))
+    with pytest.raises(DataError, match=r"3\.png: is no .*; 1 of 10 unlabelled images") as e:
+        feed(spoiled, split="train+unlabelled")
+    assert e.value.fix == "mend the files, or set data.allow_quarantined: true"
+    one = feed(spoiled, split="train+unlabelled", allow_quarantined=True)
+    assert len(one.keys) == 57 and one.quarantined[0].key == ".unlabelled/deep/below/3.png"
+
+
+@pytest.mark.parametrize(
+    ("changes", "same_views"),
+    [
+        ({"batch_size": 16, "seed": 5, "view_seed": 3, "views": 7, "workers": 1}, True),
+        ({"view_seed": 4}, False),
+        ({"augment": "shift"}, False),
+    ],
+)
+def test_the_identity_names_what_decides_a_view(
+    dataset: Dataset, changes: dict[str, Any], same_views: bool
+) -> None:
+    assert (feed(dataset).identity() == feed(dataset, **changes).identity()) == same_views

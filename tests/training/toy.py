@@ -28,6 +28,7 @@ class Batch:
     index: Tensor
     step: int
     epoch: int
+    view_epoch: int
 
 
 class Feed:
@@ -45,7 +46,7 @@ class Feed:
         for step in range(start_step, self.steps_per_epoch):
             index = order[step * self.batch_size : (step + 1) * self.batch_size]
             index = index[self.rank :: self.world]
-            yield Batch(self.images[index], self.labels[index], index, step, epoch)
+            yield Batch(self.images[index], self.labels[index], index, step, epoch, epoch)
 
 
 class Images:
