@@ -18,8 +18,11 @@ from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
 from edgexfer.core.stats import PairedDrop, paired_drop, wilson
 from edgexfer.models.create import complete_options, create_model, default_preprocess
+from edgexfer.models.groups import parameter_groups
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
 from edgexfer.training import checkpoint
+from edgexfer.training.job import Job
+from edgexfer.training.objective import Objective
 
 if TYPE_CHECKING:
     from edgexfer.data.dataset import Dataset
@@ -78,14 +81,31 @@ def open_data(data: DataSection) -> Dataset:
     from edgexfer.data.dataset import open_dataset
 
     return open_dataset(
-        data.path, val=data.val, test=data.test, split_seed=data.split_seed, limit=data.limit
+        data.path,
+        val=data.val,
+        test=data.test,
+        split_seed=data.split_seed,
+        limit=data.limit,
+        unlabelled=data.unlabelled,
     )
 
 
 def make_feed(
-    data: DataSection, dataset: Dataset, preprocess: Preprocess, train: TrainSection
+    data: DataSection,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    train: TrainSection,
+    split: str = "train",
 ) -> TrainFeed:
-    """Make the feed of augmented training batches for this process."""
+    """Make the feed of augmented training batches for this process.
+
+    Args:
+        data: how images are read.
+        dataset: the data set.
+        preprocess: the model's geometry.
+        train: batches, views and their seeds.
+        split: ``train``, or ``train+unlabelled`` for a student that a teacher answers for.
+    """
     from edgexfer.data.feed import TrainFeed
     from edgexfer.training.distributed import world
 
@@ -94,8 +114,12 @@ def make_feed(
         dataset,
         preprocess,
         batch_size=train.batch_size,
+        split=split,
         augment=train.augment,
         seed=train.seed,
+        views=train.views,
+        view_seed=train.view_seed,
+        mixes=bool(train.mixup or train.cutmix),
         cache=data.cache,
         workers=data.workers,
         rank=here.rank,
@@ -119,6 +143,35 @@ def images_of(data: DataSection, dataset: Dataset, split: str, preprocess: Prepr
         workers=data.workers,
         allow_quarantined=data.allow_quarantined,
         progress=Progress if here.leader else None,
+    )
+
+
+def make_job(
+    run: RunDir,
+    built: Built,
+    train: TrainSection,
+    feed: TrainFeed,
+    val: Images,
+    objective: Objective,
+) -> Job:
+    """Return the training of all parameters that are not frozen, titled after run and model.
+
+    A stage changes the job's fields where it wants more: frozen modules, an auxiliary one.
+    """
+    groups = parameter_groups(
+        built.model, lr=train.lr, backbone_lr=train.backbone_lr, weight_decay=train.weight_decay
+    )
+    return Job(
+        run=run,
+        model=built.model,
+        preprocess=built.preprocess,
+        section=train,
+        feed=feed,
+        val=val,
+        objective=objective,
+        groups=groups,
+        frozen=[],
+        title=f"{run.info.kind} {built.name}",
     )
 
 

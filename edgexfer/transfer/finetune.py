@@ -10,16 +10,16 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError, nearest
 from edgexfer.core.files import PathLike
 from edgexfer.core.rundir import RunInfo
-from edgexfer.models.groups import parameter_groups
 from edgexfer.recipe import DataSection, TeacherSection
 from edgexfer.training.distributed import joined
-from edgexfer.training.loop import Job, fit
+from edgexfer.training.loop import fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
     build_model,
     finish,
     images_of,
     make_feed,
+    make_job,
     open_data,
     open_training,
 )
@@ -53,30 +53,16 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         train = teacher.train
         built = build_model(teacher.model, len(dataset.classes), train.seed)
         frozen = strategy.prepare(built.model, teacher)
-        groups = parameter_groups(
-            built.model,
-            lr=train.lr,
-            backbone_lr=train.backbone_lr,
-            weight_decay=train.weight_decay,
-        )
 
         # 3. The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
         test = images_of(data, dataset, "test", built.preprocess)
 
         # 4. The one loop.
-        job = Job(
-            run=run,
-            model=built.model,
-            preprocess=built.preprocess,
-            section=train,
-            feed=make_feed(data, dataset, built.preprocess, train),
-            val=val,
-            objective=cross_entropy(train.label_smoothing),
-            groups=groups,
-            frozen=frozen,
-            title=f"{teacher.strategy} {teacher.model.name}",
-        )
+        feed = make_feed(data, dataset, built.preprocess, train)
+        objective = cross_entropy(train.label_smoothing)
+        job = make_job(run, built, train, feed, val, objective)
+        job.frozen, job.title = frozen, f"{teacher.strategy} {teacher.model.name}"
         result = fit(job)
 
         # 5. Test once, save, and say so.
