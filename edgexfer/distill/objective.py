@@ -47,7 +47,7 @@ class Distillation:
         """
         del views
         logits = model(pixels)
-        soft = self.loss(logits, self.teacher(pixels), self.temperature)
+        soft = self.loss(logits, self.teacher(pixels), self.temperature, targets)
         hard = labelled_cross_entropy(logits, targets, self.label_smoothing)
         total = self.w_soft * soft + self.w_hard * hard
         return total, {"soft": soft.detach(), "hard": hard.detach()}
