@@ -115,6 +115,11 @@ class Progress:
         return "  ".join(parts)
 
 
+def say(text: str, stream: Optional[TextIO] = None) -> None:
+    """Write one line that a person should read before the long work begins."""
+    print(text, file=sys.stderr if stream is None else stream, flush=True)
+
+
 def _bar(share: float) -> str:
     full = round(min(share, 1.0) * _BAR_WIDTH)
     return "[" + "#" * full + "." * (_BAR_WIDTH - full) + "]"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from edgexfer.core import progress
-from edgexfer.core.progress import Progress
+from edgexfer.core.progress import Progress, say
 
 
 class Terminal(io.StringIO):
@@ -99,3 +99,8 @@ def test_nothing_done_or_quiet_shows_nothing(clock: Clock, stream: io.StringIO) 
         clock.now += 20
         bar.update(5)
     assert stream.getvalue() == ""
+
+
+def test_a_line_is_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    say("teacher cache: 10 MB")
+    assert capsys.readouterr() == ("", "teacher cache: 10 MB\n")
