@@ -105,6 +105,7 @@ def distill(
                 lr=train.lr,
                 backbone_lr=train.backbone_lr,
                 weight_decay=train.weight_decay,
+                decay_all=train.decay_all,
             ),
             frozen=[],
             title=f"{kind} {built.name}",

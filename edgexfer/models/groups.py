@@ -10,7 +10,12 @@ from edgexfer.models.head import head_parameters
 
 
 def parameter_groups(
-    model: nn.Module, *, lr: float, backbone_lr: float, weight_decay: float
+    model: nn.Module,
+    *,
+    lr: float,
+    backbone_lr: float,
+    weight_decay: float,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters into groups as torch's optimisers take them.
 
@@ -20,6 +25,7 @@ def parameter_groups(
         backbone_lr: factor on ``lr`` for everything else.
         weight_decay: for parameters of two or more dimensions, but for those that the architecture
             itself exempts (timm's ``no_weight_decay``, such as position embeddings).
+        decay_all: let parameters of one dimension, biases and norms, decay as well.
 
     Returns:
         Groups with ``name``, ``params``, ``lr`` and ``weight_decay``; empty ones are left out.
@@ -32,7 +38,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         part = "head" if name in head else "backbone"
-        decays = parameter.ndim > 1 and name not in exempt
+        decays = (parameter.ndim > 1 or decay_all) and name not in exempt
         key = part if decays else f"{part}_no_decay"
         rate = lr if part == "head" else lr * backbone_lr
         fresh = {"name": key, "params": [], "lr": rate, "weight_decay": weight_decay * decays}

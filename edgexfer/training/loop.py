@@ -126,12 +126,8 @@ class _Training:
     pixel_deployed: PixelModel
 
     def __post_init__(self) -> None:
-        section, per_epoch = self.job.section, self.job.feed.steps_per_epoch
-        self.schedule = Schedule(
-            section.epochs * per_epoch,
-            min(section.warmup, section.epochs / 2) * per_epoch,
-            section.min_lr,
-        )
+        per_epoch = self.job.feed.steps_per_epoch
+        self.schedule = Schedule.of(self.job.section, per_epoch)
         self.classes = head_size(self.job.model)
         self.log_every = max(per_epoch // _LOGS_PER_EPOCH, 1)
         self.saved_at = time.monotonic()

@@ -21,6 +21,7 @@ from edgexfer.training.distributed import World
 from edgexfer.training.ema import Ema
 from edgexfer.training.job import Job
 from edgexfer.training.objective import Views
+from edgexfer.training.schedule import refuse_schedule
 from edgexfer.training.state import State
 from edgexfer.training.step import Stepper
 
@@ -33,6 +34,7 @@ def refuse(job: Job, here: World) -> None:
     """
     section = job.section
     precision.refuse_unusable(section.precision, here.device)
+    refuse_schedule(section)
     checks = (
         (
             section.batch_size % here.size == 0,

@@ -159,7 +159,11 @@ def make_job(
     A stage changes the job's fields where it wants more: frozen modules, an auxiliary one.
     """
     groups = parameter_groups(
-        built.model, lr=train.lr, backbone_lr=train.backbone_lr, weight_decay=train.weight_decay
+        built.model,
+        lr=train.lr,
+        backbone_lr=train.backbone_lr,
+        weight_decay=train.weight_decay,
+        decay_all=train.decay_all,
     )
     return Job(
         run=run,

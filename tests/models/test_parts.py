@@ -131,11 +131,21 @@ def test_groups_hold_each_trainable_parameter_once() -> None:
     assert all(p.ndim > 1 for n in ("head", "backbone") for p in groups[n]["params"])
 
 
+def test_everything_decays_where_asked_for() -> None:
+    model, _ = create_model("resnet8", 7)
+    groups = parameter_groups(model, lr=1.0, backbone_lr=1.0, weight_decay=0.05, decay_all=True)
+    assert {g["name"]: g["weight_decay"] for g in groups} == {"head": 0.05, "backbone": 0.05}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
 def test_what_an_architecture_exempts_has_no_decay() -> None:
     model, _ = create_model("vit_tiny_patch16_224", 7)
-    groups = parameter_groups(model, lr=1.0, backbone_lr=0.1, weight_decay=0.05)
-    exempt = next(g for g in groups if g["name"] == "backbone_no_decay")["params"]
-    assert any(p is model.get_parameter("pos_embed") for p in exempt)
+    for decay_all in (False, True):
+        groups = parameter_groups(
+            model, lr=1.0, backbone_lr=0.1, weight_decay=0.05, decay_all=decay_all
+        )
+        exempt = next(g for g in groups if g["name"] == "backbone_no_decay")["params"]
+        assert any(p is model.get_parameter("pos_embed") for p in exempt)
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])

@@ -14,15 +14,19 @@ import torch
 from torch import nn
 
 from edgexfer.core.errors import RecipeError
+from edgexfer.core.rundir import RunDir
 from edgexfer.models.normalise import PixelModel
+from edgexfer.recipe import TrainSection
 from edgexfer.training import host, precision
+from edgexfer.training.distributed import World
 from edgexfer.training.ema import Ema
 from edgexfer.training.evaluate import count_right, predict_logits, top1_pct
 from edgexfer.training.guards import is_out_of_memory
 from edgexfer.training.objective import Views, cross_entropy
 from edgexfer.training.schedule import Schedule
 from edgexfer.training.seeding import seed_step
-from tests.training.toy import PREPROCESS, Images, Net
+from edgexfer.training.setup import refuse
+from tests.training.toy import PREPROCESS, Images, Net, make_job
 
 pytestmark = pytest.mark.torch
 
@@ -48,6 +52,45 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
 def test_any_warm_up_stays_between_nothing_and_the_peak(warmup: float) -> None:
     schedule = Schedule(steps=100, warmup=warmup, floor=0.0)
     assert all(0 <= schedule.factor(s) <= 1 for s in range(100))
+
+
+def test_the_rate_falls_to_a_tenth_at_each_milestone() -> None:
+    # The literature's schedule on CIFAR: 240 epochs, a tenth after 150, 180 and 210 of them.
+    section = TrainSection(epochs=240, warmup=0, schedule="step", milestones=(150, 180, 210))
+    schedule = Schedule.of(section, steps_per_epoch=10)
+    steps = (0, 1499, 1500, 1799, 1800, 2099, 2100, 2399)
+    expected = [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    assert [schedule.factor(s) for s in steps] == pytest.approx(expected)
+
+
+def test_steps_know_warm_up_and_no_floor() -> None:
+    section = TrainSection(
+        epochs=10, warmup=2, schedule="step", milestones=(1, 5), min_lr=0.5, lr=1.0
+    )
+    schedule = Schedule.of(section, steps_per_epoch=10)
+    assert schedule.factor(9) == pytest.approx(0.5)
+    assert schedule.factor(10) == pytest.approx(0.1 * 11 / 20)
+    assert schedule.factor(49) == pytest.approx(0.1)
+    assert schedule.factor(99) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "fix"),
+    [
+        ({"milestones": (3,)}, "milestones is [3], but train.schedule is cosine", "to step"),
+        ({"schedule": "step"}, "train.milestones is empty", "such as [150, 180, 210]"),
+        ({"schedule": "step", "milestones": (2, 9, 9)}, "[2, 9, 9], which does not", "in order"),
+        ({"schedule": "step", "milestones": (5, 2)}, "[5, 2], which does not", "in order"),
+        ({"schedule": "step", "milestones": (5, 10)}, "but train.epochs is 10", "1 to 9"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused(
+    run: RunDir, changes: dict[str, Any], what: str, fix: str
+) -> None:
+    job = make_job(run, **{"epochs": 10, **changes})
+    with pytest.raises(RecipeError) as caught:
+        refuse(job, World())
+    assert what in caught.value.what and fix in caught.value.fix
 
 
 def test_groups_keep_their_ratio() -> None:
