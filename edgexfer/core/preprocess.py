@@ -14,6 +14,7 @@ from typing import Tuple
 
 from edgexfer.core.errors import RecipeError
 
+_STRICT = {"extra": "forbid"}
 RESIZE_MODES = ("shortest", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos", "nearest")
 
@@ -33,6 +34,8 @@ class Preprocess:
         std: standard deviation of each channel, on the scale 0..1.
         channels: order of the channels in the input tensor, ``RGB`` or ``BGR``.
     """
+
+    __pydantic_config__ = _STRICT
 
     size: Tuple[int, int]
     resize: int

@@ -1,0 +1,346 @@
+"""Teachers that are no run of edgexfer: a sealed bundle, or a bare ONNX file.
+
+They run through ``backends/``, so that neither the architecture's code nor its trainer is needed.
+How a teacher is asked lives in ``distill/teacher.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from edgexfer.core.backend import Plan, Session, get_backend
+from edgexfer.core.bundle import Artefact, Manifest, is_safe, verify_files
+from edgexfer.core.codec import decode
+from edgexfer.core.errors import BackendError, BundleError, EdgexferError, ModelError, RecipeError
+from edgexfer.core.files import fingerprint, sha256_file
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.yamlio import key_lines, read_yaml, validate
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
+
+# Beside a training, idle threads must not spin on the cores that it computes on.
+OPTIONS: Mapping[str, dict[str, Any]] = {"onnxruntime": {"allow_spinning": False}}
+_STRICT = {"extra": "forbid"}
+_MOST_PRECISE = ("fp32", "fp16", "bf16", "int8")
+_CARD = (
+    "write a YAML file with `classes: [cat, dog]` and `preprocess: {size: [224, 224], resize: 256, "
+    "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}`, give it with --teacher-card"
+)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A teacher's artefact and what is known of it.
+
+    Attributes:
+        path: what the runtime loads.
+        backend: the runtime that was chosen.
+        precision: what the artefact is written in.
+        classes: names of its outputs, in their order.
+        preprocess: how it is fed.
+        sha256: of all its files.
+        softmax: whether it gives probabilities; the logarithm makes them logits again.
+        note: what a reader of the run should know; empty for nothing.
+    """
+
+    path: Path
+    backend: str
+    precision: str
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    sha256: str
+    softmax: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a bare ONNX file does not say of itself.
+
+    Attributes:
+        classes: names of its outputs, in their order.
+        preprocess: how it is fed.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    classes: tuple[str, ...] | None = None
+    preprocess: Preprocess | None = None
+
+
+class SessionModel(nn.Module):
+    """A loaded artefact as a torch module: normalised images in, logits out, through numpy.
+
+    Attributes:
+        source: the artefact; its ``backend`` and ``precision`` are those that run.
+    """
+
+    def __init__(self, session: Session, source: Foreign) -> None:
+        """Wrap a session of one input and one output.
+
+        Args:
+            session: takes float32 (B, 3, H, W); B may be fixed.
+            source: what it was loaded from.
+        """
+        super().__init__()
+        self.source = source
+        self._session = session
+        self._input, self._output = session.inputs[0].name, session.outputs[0].name
+        self._batch = session.inputs[0].shape[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map float32 images (B, 3, H, W) to float32 logits (B, C) on the same device.
+
+        Where the artefact's batch is fixed, it is fed in pieces of that size, the last one filled
+        up with zeros.
+        """
+        x = images.detach().float().cpu().contiguous()
+        step = len(x) if self._batch == -1 else self._batch
+        logits = torch.cat([self._run(piece, step) for piece in torch.split(x, step)])
+        if self.source.softmax:
+            logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return logits.to(images.device)
+
+    def _run(self, piece: Tensor, size: int) -> Tensor:
+        full = piece
+        if len(piece) < size:
+            full = torch.cat([piece, piece.new_zeros(size - len(piece), *piece.shape[1:])])
+        outputs = self._session.run({self._input: full.numpy()})
+        return torch.from_numpy(outputs[self._output])[: len(piece)]
+
+
+def load_session(source: Foreign) -> SessionModel:
+    """Load an artefact with as many threads as torch has.
+
+    Raises:
+        BackendError: its runtime is missing or refuses it.
+        ModelError: it does not take images and give one value per class.
+    """
+    options = OPTIONS.get(source.backend, {})
+    plan = Plan(source.precision, threads=torch.get_num_threads(), options=dict(options))
+    session = get_backend(source.backend).load(source.path, plan)
+    _check_ports(session, source)
+    return SessionModel(session, source)
+
+
+def open_bundle(folder: Path) -> Foreign:
+    """Check a bundle's files by hash and choose its most precise artefact that runs here.
+
+    Raises:
+        BundleError: the bundle is damaged or empty.
+        BackendError: no artefact's runtime is here.
+    """
+    manifest = verify_files(folder)
+    artefacts = sorted(manifest.artefacts, key=lambda a: _MOST_PRECISE.index(a.precision))
+    if not artefacts:
+        raise BundleError(f"{folder}: holds no artefact", "export it again for a target")
+    refused: BackendError | None = None
+    for artefact in artefacts:
+        found = _foreign(folder, manifest, artefact)
+        try:
+            get_backend(found.backend)
+        except BackendError as error:
+            refused = refused or error
+            continue
+        return found
+    assert refused is not None
+    raise BackendError(f"{folder}: none of its artefacts runs here ({refused.what})", refused.fix)
+
+
+def open_onnx(path: Path, card: Card | None) -> Foreign:
+    """Look at a bare ONNX file: classes, preprocess, precision, and where its weights are.
+
+    Args:
+        path: the file.
+        card: what it does not say of itself; ``None`` where it says it all.
+
+    Raises:
+        ModelError: it is no ONNX, its weights lie at an unsafe place, or its classes or preprocess
+            are not known.
+        BackendError: neither ONNX Runtime nor OpenVINO is here.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file", "check the path given with --teacher")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own class, which has no types
+        raise ModelError(
+            f"{path}: is no ONNX file ({error})", "export the teacher again"
+        ) from error
+    if not proto.graph.node:
+        raise ModelError(f"{path}: is an empty ONNX file", "export the teacher again")
+    beside = _external_files(path, proto)
+    known = _known(path, proto, card)
+    assert known.classes is not None and known.preprocess is not None
+    digests = [sha256_file(place) for place in (path, *beside)]
+    kinds = {node.op_type for node in proto.graph.node}
+    quantized = any(k == "DequantizeLinear" or k.startswith("QLinear") for k in kinds)
+    softmax = _ends_in_softmax(proto)
+    return Foreign(
+        path,
+        _runtime(),
+        "int8" if quantized else "fp32",
+        known.classes,
+        known.preprocess,
+        digests[0] if len(digests) == 1 else fingerprint(digests),
+        softmax,
+        f"{path}: gives probabilities; their logarithm is taken for logits" if softmax else "",
+    )
+
+
+def read_card(path: Path) -> Card:
+    """Read the YAML file that says what a bare ONNX file does not.
+
+    Raises:
+        RecipeError: with the line and key of every fault.
+    """
+    value = read_yaml(path, RecipeError)
+    try:
+        card = validate(Card, value, path, RecipeError, key_lines(path))
+    except RecipeError as error:
+        # Preprocess refuses a value without knowing which file it is from.
+        what = error.what if str(path) in error.what else f"{path}: {error.what}"
+        raise RecipeError(what, error.fix) from error
+    names = card.classes or ()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(
+            f"{path}: class {twice[0]!r} stands twice", "give each output its own name"
+        )
+    return card
+
+
+def _foreign(folder: Path, manifest: Manifest, artefact: Artefact) -> Foreign:
+    if not artefact.files:
+        raise BundleError(
+            f"{folder}: artefact {artefact.name} lists no file", "export the bundle again"
+        )
+    digests = [entry.sha256 for entry in artefact.files]
+    exact = artefact.precision == "fp32"
+    return Foreign(
+        folder / artefact.files[0].path,
+        artefact.backend,
+        artefact.precision,
+        manifest.labels,
+        manifest.preprocess,
+        digests[0] if len(digests) == 1 else fingerprint(digests),
+        note="" if exact else f"{folder}: teaches in {artefact.precision}, it holds no fp32",
+    )
+
+
+def _runtime() -> str:
+    try:
+        get_backend("onnxruntime")
+    except BackendError:
+        get_backend("openvino")
+        return "openvino"
+    return "onnxruntime"
+
+
+def _known(path: Path, proto: ModelProto, card: Card | None) -> Card:
+    """Join what the file says of itself and what the card says of it."""
+    said = {p.key: p.value for p in proto.metadata_props if p.key.startswith("edgexfer.")}
+    own = Card()
+    try:
+        if "edgexfer.classes" in said:
+            own = replace(own, classes=tuple(map(str, json.loads(said["edgexfer.classes"]))))
+        if "edgexfer.preprocess" in said:
+            value = json.loads(said["edgexfer.preprocess"])
+            own = replace(own, preprocess=decode(Preprocess, value, str(path)))
+    except (EdgexferError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path}: its edgexfer metadata is damaged ({error})", "export the teacher again"
+        ) from error
+    given = card or Card()
+    for name in ("classes", "preprocess"):
+        here, there = getattr(own, name), getattr(given, name)
+        if here is None and there is None:
+            raise ModelError(f"{path}: says nothing of its {name}", _CARD)
+        if here is not None and there is not None and here != there:
+            raise ModelError(
+                f"{path}: the file and the card give different {name}",
+                f"leave {name} out of the card; the file knows",
+            )
+    return Card(own.classes or given.classes, own.preprocess or given.preprocess)
+
+
+def _ends_in_softmax(proto: ModelProto) -> bool:
+    last = proto.graph.output[0].name if proto.graph.output else ""
+    return any(n.op_type == "Softmax" and last in n.output for n in proto.graph.node)
+
+
+def _check_ports(session: Session, source: Foreign) -> None:
+    """Refuse an artefact that the preprocess cannot feed or whose outputs have no names."""
+    ports = (
+        ("takes", session.inputs, (-1, 3, *source.preprocess.size)),
+        ("gives", session.outputs, (-1, len(source.classes))),
+    )
+    for verb, specs, wanted in ports:
+        # A side that the artefact leaves free is -1; the batch may be free or of any size.
+        good = len(specs) == 1 and len(specs[0].shape) == len(wanted)
+        good = good and specs[0].dtype == "float32"
+        pairs = zip(specs[0].shape[1:], wanted[1:], strict=True) if good else ()
+        if not good or any(have not in (-1, want) for have, want in pairs):
+            found = ", ".join(f"{spec.dtype} {spec.shape}" for spec in specs) or "nothing"
+            raise ModelError(
+                f"{source.path}: {verb} {found}, expected one float32 {wanted}",
+                "export it with normalised images in and logits out; check its classes and size",
+            )
+
+
+def _external_files(path: Path, proto: ModelProto) -> list[Path]:
+    """Return the files that hold weights beside an ONNX file.
+
+    Raises:
+        ModelError: one of them lies outside the file's own folder, is a link, or is missing.
+    """
+    import onnx
+
+    names = set()
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            names.add({e.key: e.value for e in tensor.external_data}.get("location", ""))
+    files = [path.parent / name for name in sorted(names)]
+    for name, place in zip(sorted(names), files, strict=True):
+        links = [p for p in (place, *place.parents) if p.is_symlink() and path.parent in p.parents]
+        if not is_safe(name) or links:
+            raise ModelError(
+                f"{path}: keeps weights at the unsafe place {name!r}",
+                "write it as one file: onnx.save(onnx.load(FILE), OUT)",
+            )
+        if not place.is_file():
+            raise ModelError(f"{place}: is missing; {path.name} has weights there", "copy it too")
+    return files
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Yield every tensor that a runtime would load."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[TensorProto]:
+    for attribute in (a for node in nodes for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _graph_tensors(graph)
