@@ -50,21 +50,26 @@ class Task:
 class Meter:
     """Counts images from the end of the warm-up until the time is over."""
 
-    def __init__(self, seconds: float) -> None:
-        """Wait for the first step."""
-        self._seconds, self._steps, self._images = seconds, 0, 0
+    def __init__(self, seconds: float, warm_up: int = WARM_UP_STEPS) -> None:
+        """Wait for the first step.
+
+        Args:
+            seconds: how long to measure.
+            warm_up: steps that come before.
+        """
+        self._seconds, self._warm_up, self._steps, self._images = seconds, warm_up, 0, 0
         self._start = 0.0
         self.rate: float | None = None
 
     def step(self, images: int) -> bool:
         """Note that a step of so many images begins; returns whether the time is over."""
         now = time.perf_counter()
-        if self._steps == WARM_UP_STEPS:
+        if self._steps == self._warm_up:
             self._start = now
-        elif self._steps > WARM_UP_STEPS and now - self._start >= self._seconds:
+        elif self._steps > self._warm_up and now - self._start >= self._seconds:
             self.rate = self._images / (now - self._start)
             return True
-        self._images += images if self._steps >= WARM_UP_STEPS else 0
+        self._images += images if self._steps >= self._warm_up else 0
         self._steps += 1
         return False
 

@@ -1,0 +1,280 @@
+"""The loops that ``bench_distill.py`` compares, each run in a process of its own.
+
+torchdistill and the plain loop get the images, models and loaders that a tutorial would give them;
+nothing of edgexfer is in them but the architectures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench_train import Meter, TimeOver
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset as TorchDataset
+
+    from edgexfer.data.dataset import Dataset
+    from edgexfer.distill.objective import Distillation
+
+TORCHDISTILL, PLAIN, ONLINE, CACHED = "torchdistill", "plain loop", "online", "cached"
+VARIANTS = (TORCHDISTILL, PLAIN, ONLINE, CACHED)
+FILL = "fill"  # not measured: asks the teacher once, so that ``cached`` finds its answers
+# Hinton's loss and the optimiser of the literature's CIFAR benchmark, the same for all.
+TEMPERATURE, W_HARD = 4.0, 0.1
+SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher and a student.
+
+    Attributes:
+        teacher: its architecture.
+        options: keyword arguments of it.
+        pixels: height and width of the images.
+        augment: as in ``TrainSection``.
+        batch_size: images per step.
+        warm_up: steps before the measurement.
+        targets: least gain over the plain loop and torchdistill, by variant.
+    """
+
+    teacher: str
+    options: dict[str, Any]
+    pixels: int
+    augment: str
+    batch_size: int
+    warm_up: int
+    targets: dict[str, float]
+
+
+PAIRS = {
+    "resnet8x4": Pair("resnet32x4", {}, 32, "flip", 64, 5, {CACHED: 5.0, ONLINE: 2.2}),
+    "resnet20": Pair("resnet56", {}, 32, "flip", 64, 5, {CACHED: 3.0, ONLINE: 2.0}),
+    # With timm's default the last batch norm of each block is zero, which no trained one is.
+    "mobilenetv3_small_100": Pair(
+        "resnet50", {"zero_init_last": False}, 224, "crop", 32, 3, {CACHED: 10.0, ONLINE: 3.5}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement.
+
+    Attributes:
+        student: key of ``PAIRS``.
+        variant: one of ``VARIANTS``, or ``FILL``.
+        folder: of class folders.
+        seconds: how long to measure.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    student: str
+    variant: str
+    folder: str
+    seconds: float
+    device: str
+
+    @property
+    def pair(self) -> Pair:
+        """The student's teacher and how both are fed."""
+        return PAIRS[self.student]
+
+    def meter(self) -> Meter:
+        """Return what measures the steps."""
+        return Meter(self.seconds, self.pair.warm_up)
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Measure one variant in this process."""
+    import torch
+
+    torch.manual_seed(0)
+    loops = {TORCHDISTILL: _torchdistill, PLAIN: _plain}
+    return {**loops.get(task.variant, _edgexfer)(task), "threads": torch.get_num_threads()}
+
+
+def _torchdistill(task: Task) -> dict[str, Any]:
+    import torch
+    from torchdistill.core.distillation import DistillationBox
+
+    images, teacher, student = _tutorial(task)
+    wanted = {"forward_proc": "forward_batch_only", "sequential": []}
+    logits = {f"{who}_module_path": "." for who in ("student", "teacher")}
+    logits |= {f"{who}_module_io": "output" for who in ("student", "teacher")}
+    loss = {"temperature": TEMPERATURE, "alpha": W_HARD, "reduction": "batchmean"}
+    term = {"criterion": {"key": "KDLoss", "kwargs": {**logits, **loss}}, "weight": 1.0}
+    loader = {"batch_size": task.pair.batch_size, "num_workers": 2, "drop_last": True}
+    box = DistillationBox(
+        teacher,
+        student,
+        {"train": images},
+        {
+            "num_epochs": 1,
+            "train_data_loader": {
+                "dataset_id": "train",
+                "sampler": {"class_or_func": torch.utils.data.RandomSampler},
+                "kwargs": {**loader, "pin_memory": task.device == "cuda"},
+            },
+            "teacher": {**wanted, "requires_grad": False},
+            "student": {**wanted, "requires_grad": True},
+            "optimizer": {"key": "SGD", "kwargs": dict(SGD)},
+            "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
+        },
+        torch.device(task.device),
+        None,
+        distributed=False,
+        lr_factor=1,
+    )
+    meter = task.meter()
+    while True:
+        box.pre_epoch_process(epoch=0)
+        for pixels, labels, extra in box.train_data_loader:
+            if meter.step(len(labels)):
+                how = f"torchdistill {importlib.metadata.version('torchdistill')}, fp32, 2 workers"
+                return {"images_per_s": meter.rate, "how": how}
+            labels = labels.to(task.device)
+            loss = box.forward_process(pixels.to(task.device), labels, extra)
+            box.post_forward_process(loss=loss)
+            loss.item()  # its examples log it at each step
+
+
+def _plain(task: Task) -> dict[str, Any]:
+    import torch
+    import torch.nn.functional as F
+    from torch.utils.data import DataLoader
+
+    images, teacher, student = _tutorial(task)
+    loader: DataLoader[Any] = DataLoader(
+        images,
+        task.pair.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=2,
+        pin_memory=task.device == "cuda",
+    )
+    optimizer = torch.optim.SGD(student.parameters(), **SGD)
+    meter = task.meter()
+    student.train()
+    while True:
+        for pixels, labels in loader:
+            if meter.step(len(labels)):
+                return {"images_per_s": meter.rate, "how": "fp32, 2 workers"}
+            pixels, labels = pixels.to(task.device), labels.to(task.device)
+            with torch.no_grad():
+                soft_targets = F.softmax(teacher(pixels) / TEMPERATURE, dim=1)
+            logits = student(pixels)
+            log_q = F.log_softmax(logits / TEMPERATURE, dim=1)
+            soft = F.kl_div(log_q, soft_targets, reduction="batchmean") * TEMPERATURE**2
+            loss = (1 - W_HARD) * soft + W_HARD * F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            loss.item()  # a tutorial prints it, and edgexfer looks whether it is finite
+
+
+def _tutorial(task: Task) -> tuple[TorchDataset[Any], nn.Module, nn.Module]:
+    """Return images, teacher and student as torchvision and torch have them by default."""
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    from edgexfer.models.create import create_model, default_preprocess
+
+    pair = task.pair
+    preprocess = default_preprocess(task.student, pair.pixels)
+    cut: list[Any] = [transforms.RandomResizedCrop(pair.pixels)]
+    if pair.augment == "flip":
+        size = (pair.pixels, pair.pixels)
+        cut = [transforms.Resize(size), transforms.RandomCrop(size, padding=pair.pixels // 8)]
+    steps = [*cut, transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    normalise = transforms.Normalize(preprocess.mean, preprocess.std)
+    images = ImageFolder(task.folder, transforms.Compose([*steps, normalise]))
+    teacher, _ = create_model(pair.teacher, len(images.classes), options=pair.options)
+    student, _ = create_model(task.student, len(images.classes))
+    return images, teacher.to(task.device).eval(), student.to(task.device)
+
+
+def _edgexfer(task: Task) -> dict[str, Any]:
+    from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
+    from edgexfer.recipe import DataSection, ModelSection, TrainSection
+    from edgexfer.training.loop import fit
+    from edgexfer.training.stage import build_model, images_of, make_feed, make_job, open_data
+
+    pair, cached = task.pair, task.variant != ONLINE
+    data = DataSection(path=task.folder, val=0.0, test=0.02)
+    train = TrainSection(
+        epochs=10_000,
+        batch_size=pair.batch_size,
+        optimizer="sgd",
+        lr=SGD["lr"],
+        weight_decay=SGD["weight_decay"],
+        augment=pair.augment,  # type: ignore[arg-type]
+        views=1 if cached else None,
+    )
+    dataset = open_data(data)
+    built = build_model(ModelSection(task.student, size=pair.pixels), len(dataset.classes), 0)
+    feed = make_feed(data, dataset, built.preprocess, train)
+    distillation = _distillation(task, dataset)
+    meter = task.meter()
+    last: dict[str, Any] = {}
+
+    def objective(model: Any, pixels: Any, targets: Any, views: Any) -> Any:
+        if not views.rehearsal:
+            last.update(model=model, pixels=pixels, targets=targets, views=views)
+            if views.epoch > 0 if task.variant == FILL else meter.step(len(pixels)):
+                raise TimeOver
+        return distillation(model, pixels, targets, views)
+
+    with tempfile.TemporaryDirectory() as temp:
+        info = RunInfo(SCHEMA, "bench", "running", {}, {}, dataset.fingerprint)
+        with open_run(Path(temp) / "run", info) as run:
+            val = images_of(data, dataset, "val", built.preprocess)
+            job = make_job(run, built, train, feed, val, objective)
+            job.quiet = True
+            with contextlib.suppress(TimeOver):
+                fit(job)
+            precision = str(run.info.lineage["precision"]["precision"])
+    bare = _bare_step(task, distillation, last, precision)
+    return {"images_per_s": meter.rate, "bare_images_per_s": bare, "how": precision}
+
+
+def _distillation(task: Task, dataset: Dataset) -> Distillation:
+    """Return the objective of ``edgexfer distill`` with a teacher of random weights."""
+    from edgexfer.distill.losses import kd
+    from edgexfer.distill.objective import Distillation
+    from edgexfer.distill.teacher import Teacher
+    from edgexfer.models.create import create_model, default_preprocess
+    from edgexfer.models.normalise import PixelModel
+
+    pair, classes = task.pair, len(dataset.classes)
+    model, _ = create_model(pair.teacher, classes, options=pair.options)
+    preprocess = default_preprocess(pair.teacher, pair.pixels)
+    teacher = Teacher(PixelModel(model, preprocess), range(classes), "")
+    return Distillation(teacher, kd, TEMPERATURE, 1 - W_HARD, W_HARD)
+
+
+def _bare_step(
+    task: Task, distillation: Distillation, last: dict[str, Any], precision: str
+) -> float | None:
+    """Measure forward, backward and optimiser alone, on the batch that the training saw last."""
+    import torch
+
+    from edgexfer.training.precision import autocast
+
+    model, pixels, targets = last["model"], last["pixels"], last["targets"]
+    optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)
+    meter = task.meter()
+    while not meter.step(len(pixels)):
+        with autocast(precision, pixels.device):
+            loss, _ = distillation(model, pixels, targets, last["views"])
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+    return meter.rate
