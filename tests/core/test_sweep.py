@@ -46,5 +46,5 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_of_another_schema_is_refused(tmp_path: Path) -> None:
     write_sweep(tmp_path, SWEEP)
     write_json(tmp_path / FILE, {**read_json(tmp_path / FILE), "schema": "edgexfer.sweep/9"})
-    with pytest.raises(RunError, match="edgexfer.sweep/9"):
+    with pytest.raises(RunError, match=r"edgexfer\.sweep/9"):
         read_sweep(tmp_path)
