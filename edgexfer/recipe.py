@@ -88,8 +88,8 @@ class TrainSection:
         accumulate: split each step into so many micro-batches.
         precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
             fp32 and what the hardware offers; the choice is kept in the run.
-        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` does so where the
-            training is long and a few timed steps gain by it.
+        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` does so on a
+            GPU, where the training is long and a few timed steps gain by it.
         views: epochs' worth of different augmented views, which later epochs see again in turn, so
             that the teacher's answers to them can be kept; unset gives every epoch its own.
         view_seed: of augmentation; unset takes ``seed``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,57 +70,65 @@ def candidate(device: torch.device) -> str | None:
     return "bf16" if usable else None
 
 
-def race(model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, steps: int) -> Choice:
+def race(model: nn.Module, objective: Timed, batch: tuple[Tensor, Tensor], steps: int) -> Choice:
     """Time steps in fp32 and in the hardware's lower precision on a copy of the model.
 
     Args:
         model: a PixelModel in training mode; it is not changed.
         objective: what is minimised.
-        pixels: float32 (B, 3, H, W) on 0..255, on the model's device.
-        targets: (B, C).
+        batch: pixels float32 (B, 3, H, W) on 0..255 and targets (B, C), on the model's device.
         steps: of the whole training.
 
     Returns:
         The faster format; where memory runs out, the lower one, which needs less of it.
     """
-    lower = candidate(pixels.device)
+    lower = candidate(batch[0].device)
     if lower is None:
         return Choice("fp32", "the hardware has no lower precision", {})
     if steps < _WORTH:
         return Choice("fp32", f"{steps} steps are too few to time formats first", {})
+    trial = copy.deepcopy(model)
+    entrants = {"fp32": (trial, "fp32"), lower: (trial, lower)}
+    pixels, targets = batch
     try:
-        times = _times(model, objective, pixels[:_IMAGES], targets[:_IMAGES], lower)
+        medians = time_steps(entrants, objective, (pixels[:_IMAGES], targets[:_IMAGES]))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return Choice(lower, "memory ran out while formats were timed", {})
-    medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
     gain = medians["fp32"] / medians[lower]
     chosen = lower if gain >= _GAIN else "fp32"
     return Choice(chosen, f"a step in {lower} is {gain:.2f} times as fast as in fp32", medians)
 
 
-def _times(
-    model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, lower: str
-) -> dict[str, list[float]]:
-    trial = copy.deepcopy(model)
-    times: dict[str, list[float]] = {"fp32": [], lower: []}
+def time_steps(
+    entrants: Mapping[str, tuple[nn.Module, str]], objective: Timed, batch: tuple[Tensor, Tensor]
+) -> dict[str, float]:
+    """Return the median time of a step of each entrant in milliseconds, after one to warm up.
+
+    Args:
+        entrants: model and format by name; they take turns, so that a machine that slows down
+            slows all of them.
+        objective: what is minimised.
+        batch: pixels and targets.
+    """
+    times: dict[str, list[float]] = {name: [] for name in entrants}
     for turn in range(_STEPS + 1):
-        for precision, seconds in times.items():
-            spent = _step_s(trial, objective, pixels, targets, precision)
+        for name, (model, precision) in entrants.items():
+            spent = _step_s(model, objective, batch, precision)
             if turn:
-                seconds.append(spent)
-    return times
+                times[name].append(spent)
+    return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 
 def _step_s(
-    model: nn.Module, objective: Timed, pixels: Tensor, targets: Tensor, precision: str
+    model: nn.Module, objective: Timed, batch: tuple[Tensor, Tensor], precision: str
 ) -> float:
-    device = pixels.device
+    device = batch[0].device
     _synchronise(device)
     start = time.perf_counter()
     with autocast(precision, device):
-        loss = objective(model, pixels, targets)
+        loss = objective(model, *batch)
     torch.autograd.backward(loss)
     _synchronise(device)
     spent = time.perf_counter() - start

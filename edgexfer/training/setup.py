@@ -1,22 +1,21 @@
-"""What stands before the first step: checks, precision, optimiser, the checkpoint to go on from."""
+"""What stands before the first step: checks, formats, optimiser, the checkpoint to go on from."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from edgexfer.core.errors import MachineError, RecipeError, RunError
+from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
-from edgexfer.training import checkpoint, precision
+from edgexfer.training import checkpoint, compilation, precision
 from edgexfer.training.distributed import World
 from edgexfer.training.ema import Ema
 from edgexfer.training.job import Job
@@ -73,22 +72,34 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
     # Of a resumed run only the leader knows; the others must not race alone meanwhile.
     known: Mapping[str, Any] | None = here.share(job.run.info.lineage.get("precision"))
     if known is None:
-        with closing(job.feed.epoch(0)) as batches:
-            batch = next(batches)
-        # No more at once than the training itself: what fits there fits here.
-        few = slice(_micro_batch(job, here))
-        pixels, labels = to_device(batch.images[few], batch.labels[few], here.device)
-        targets = one_hot(labels, head_size(job.model))
-        views = Views.of(batch, job.feed.steps_per_epoch, rehearsal=True)
-
-        def objective(model: nn.Module, some: Tensor, wanted: Tensor) -> Tensor:
-            return job.objective(model, some, wanted, views.part(0, len(some)))[0]
-
+        objective, batch = _rehearsal(job, here)
         steps = job.section.epochs * job.feed.steps_per_epoch
-        known = asdict(precision.race(pixel_model, objective, pixels, targets, steps))
+        known = asdict(precision.race(pixel_model, objective, batch, steps))
     known = here.share(known)
     job.run.set(lineage={**job.run.info.lineage, "precision": known})
     return str(known["precision"])
+
+
+def choose_compilation(job: Job, here: World, pixel_model: PixelModel, chosen: str) -> bool:
+    """Return whether this run is compiled: asked for, chosen before, or chosen now and recorded.
+
+    Args:
+        job: the training.
+        here: its processes.
+        pixel_model: on its device, in training mode.
+        chosen: the precision.
+    """
+    if job.section.compile != "auto":
+        return job.section.compile == "on"
+    if compilation.unsuited(here, job.auxiliary):
+        return False
+    known: Mapping[str, Any] | None = job.run.info.lineage.get("compile")
+    if known is None:
+        objective, batch = _rehearsal(job, here)
+        steps = job.section.epochs * job.feed.steps_per_epoch * job.section.accumulate
+        known = asdict(compilation.race(pixel_model, objective, batch, chosen, steps))
+        job.run.set(lineage={**job.run.info.lineage, "compile": known})
+    return bool(known["compiled"])
 
 
 def new_state(job: Job, here: World, chosen: str) -> State:
@@ -131,14 +142,14 @@ def resume(job: Job, here: World, state: State) -> int:
 def make_stepper(
     job: Job, here: World, state: State, pixel_model: PixelModel, chosen: str
 ) -> Stepper:
-    """Return what computes the steps, compiled and distributed where asked for.
+    """Return what computes the steps, in a precision; compiled and distributed where that is so.
 
     Raises:
         MachineError: it is to be compiled, and there is no compiler.
     """
     model: nn.Module = pixel_model
-    if job.section.compile == "on":
-        model = _compiled(model)
+    if choose_compilation(job, here, pixel_model, chosen):
+        model = compilation.compile_model(model)
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices)
@@ -157,15 +168,23 @@ def make_stepper(
     )
 
 
+def _rehearsal(job: Job, here: World) -> tuple[precision.Timed, tuple[Tensor, Tensor]]:
+    """Return the objective and a batch to time steps with; nothing of it counts as training."""
+    with closing(job.feed.epoch(0)) as batches:
+        batch = next(batches)
+    # No more at once than the training itself: what fits there fits here.
+    few = slice(_micro_batch(job, here))
+    pixels, labels = to_device(batch.images[few], batch.labels[few], here.device)
+    views = Views.of(batch, job.feed.steps_per_epoch, rehearsal=True)
+
+    def objective(model: nn.Module, some: Tensor, wanted: Tensor) -> Tensor:
+        return job.objective(model, some, wanted, views.part(0, len(some)))[0]
+
+    return objective, (pixels, one_hot(labels, head_size(job.model)))
+
+
 def _micro_batch(job: Job, here: World) -> int:
     return -(-job.section.batch_size // (here.size * job.section.accumulate))
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    if not torch.cuda.is_available() and shutil.which("g++") is None:
-        raise MachineError("train.compile needs a C++ compiler", "install g++, or leave it out")
-    compiled: Any = torch.compile(model)
-    return cast(nn.Module, compiled)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

@@ -197,11 +197,11 @@ def test_a_race_changes_nothing_in_the_model_and_short_trainings_have_none() -> 
     model = PixelModel(Net(), PREPROCESS).train()
     before = {n: t.clone() for n, t in model.state_dict().items()}
     pixels, targets = torch.rand(8, 3, 8, 8) * 255, torch.eye(10)[:8]
-    choice = precision.race(model, _loss, pixels, targets, steps=10_000)
+    choice = precision.race(model, _loss, (pixels, targets), steps=10_000)
     assert choice.precision in ("fp32", "bf16", "fp16") and choice.why
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    short = precision.race(model, _loss, pixels, targets, steps=10)
+    short = precision.race(model, _loss, (pixels, targets), steps=10)
     assert short.precision == "fp32" and short.step_ms == {}
 
 
@@ -213,7 +213,7 @@ def test_a_race_that_runs_out_of_memory_takes_the_format_that_needs_less(
 
     monkeypatch.setattr(precision, "candidate", lambda _: "bf16")
     pixels, targets = torch.zeros(8, 3, 8, 8), torch.eye(10)[:8]
-    choice = precision.race(nn.Linear(1, 1), too_large, pixels, targets, steps=10_000)
+    choice = precision.race(nn.Linear(1, 1), too_large, (pixels, targets), steps=10_000)
     assert choice == precision.Choice("bf16", "memory ran out while formats were timed", {})
 
 
