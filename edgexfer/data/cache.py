@@ -1,7 +1,17 @@
 """The cache folder: entries that are whole or not there, made once for all processes.
 
-An entry is a folder named after a hash of what it holds. What is in it lives with its maker
-(``archive``, ``store``, ``dataset``).
+::
+
+    CACHE/unpacked/     archives of data sets, by the hash of the archive
+    CACHE/digests/      hashes of files, by the folder that they lie in
+    CACHE/scanned/      which images cannot be decoded
+    CACHE/decoded/      uint8 images that all processes map; at most 32 GiB
+    CACHE/teacher/      a teacher's answers to views; at most ``student.cache_gb``
+    CACHE/torchvision/  what torchvision fetched
+
+CACHE is what the environment's EDGEXFER_CACHE names, else ``edgexfer`` in XDG_CACHE_HOME or
+``~/.cache``. All of it can be deleted while nothing runs; it is made again when it is needed. An
+entry is a folder named after a hash of what it holds. What is in it lives with its maker.
 """
 
 from __future__ import annotations
@@ -12,6 +22,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +82,8 @@ def make_entry(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
 def sweep(kind: str, most_bytes: int, keep: Path) -> None:
     """Remove the entries of a kind that were not used for longest, until the rest fits.
 
-    A process that has a removed file mapped keeps it until it ends. ``keep`` is never removed.
+    A process that has a removed file mapped keeps it until it ends. ``keep`` is never removed, nor
+    is what somebody holds (``hold``).
     """
     folder = cache_dir() / kind
     if not folder.is_dir():
@@ -86,7 +98,36 @@ def sweep(kind: str, most_bytes: int, keep: Path) -> None:
     for _, size, place in sorted(entries, reverse=True):
         total += size
         if total > most_bytes and place != keep:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove_unheld(place)
+
+
+def hold(kind: str, name: str) -> Callable[[], None]:
+    """Keep an entry, which need not be there yet, from being swept.
+
+    Where nobody else holds it, temporary files in it are what a killed process left; they go.
+
+    Returns:
+        What lets go of the entry; the end of the process does so too.
+
+    Raises:
+        DiskError: the cache cannot be written.
+    """
+    folder = make_dir(cache_dir() / kind)
+    with disk_errors(folder):
+        lock = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for place in (folder / name).glob(".*.tmp.*"):
+            place.unlink(missing_ok=True)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    _touch(folder / name)
+    return partial(os.close, lock)
+
+
+def _remove_unheld(place: Path) -> None:
+    with suppress(OSError), (place.parent / f".{place.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _make(folder: Path, name: str, fill: Callable[[Path], None]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.core.errors import DiskError
-from edgexfer.data.cache import cache_dir, make_entry, sweep
+from edgexfer.data.cache import cache_dir, hold, make_entry, sweep
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -103,3 +103,36 @@ def test_sweeping_removes_what_was_not_used_for_longest(cache: Path) -> None:
     sweep("kind", 0, keep=cache / "kind" / "middle")
     assert {p.name for p in (cache / "kind").iterdir() if p.is_dir()} == {"middle"}
     sweep("nothing", 0, keep=cache)
+
+
+def test_what_is_held_is_not_swept_in_any_process(cache: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "x").write_bytes(bytes(100))
+
+    for name in ("held", "free", "kept"):
+        make_entry("kind", name, fill)
+    release = [hold("kind", "held"), hold("kind", "held")]
+    program = (
+        "from pathlib import Path\nfrom edgexfer.data.cache import cache_dir, sweep\n"
+        "sweep('kind', 0, keep=cache_dir() / 'kind' / 'kept')\n"
+    )
+    folder = cache / "kind"
+    for let_go in release:
+        subprocess.run([sys.executable, "-c", program], check=True)
+        assert {p.name for p in folder.iterdir() if p.is_dir()} == {"held", "kept"}
+        let_go()
+    sweep("kind", 0, keep=folder / "kept")
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {"kept"}
+
+
+def test_holding_clears_what_a_killed_process_left_unless_another_holds_it(cache: Path) -> None:
+    place = make_entry("kind", "name", lambda folder: (folder / "whole").touch())
+    left = place / ".part.tmp.123"
+    left.touch()
+    release = hold("kind", "name")
+    assert [p.name for p in place.iterdir()] == ["whole"]
+    left.touch()
+    hold("kind", "name")()
+    assert left.exists()
+    release()
+    hold("kind", "other")()
