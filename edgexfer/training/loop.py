@@ -20,7 +20,7 @@ from edgexfer.data.feed import Batch
 from edgexfer.data.images import Images
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
-from edgexfer.training import checkpoint, host
+from edgexfer.training import checkpoint, depthwise, host
 from edgexfer.training.distributed import World, world
 from edgexfer.training.evaluate import count_right
 from edgexfer.training.guards import Where, memory_errors, not_finite
@@ -72,6 +72,7 @@ def fit(job: Job) -> FitResult:
     # 1. Everything on the device, as it was built or as the newest checkpoint has it.
     pixel_model = PixelModel(job.model, job.preprocess)
     pixel_model.to(here.device).to(memory_format=torch.channels_last)
+    depthwise.keep_float32(job.model)
     if job.auxiliary is not None:
         job.auxiliary.to(here.device)
     train_mode(job)

@@ -1,7 +1,7 @@
 """Which number format a training computes in: what is asked for, or what a short race says.
 
-bf16 doubles the speed of a resnet on hardware that has it and slows small mobile networks down
-(their depthwise gradients), so that no default is right: ``auto`` times a few steps of both.
+bf16 doubles the speed of a resnet on hardware that has it, gives a small mobile network little and
+may slow others down, so that no default is right: ``auto`` times a few steps of both.
 """
 
 from __future__ import annotations
