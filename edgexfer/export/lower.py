@@ -21,6 +21,7 @@ from edgexfer.export.half import to_half
 from edgexfer.export.program import export_program
 from edgexfer.models.onnx import OPSET, export_onnx
 from edgexfer.quantize.calibration import Calibration
+from edgexfer.quantize.ranges import TrainedRanges, is_restricted
 from edgexfer.recipe import ExportSection
 
 # What can be made for each runtime, the reference first.
@@ -60,6 +61,7 @@ class Lowering:
         card: ModelCard,
         folder: Path,
         calibration: Calibration | None,
+        trained: TrainedRanges | None = None,
     ) -> None:
         """Keep what files are made from.
 
@@ -68,9 +70,10 @@ class Lowering:
             card: its card.
             folder: where files go.
             calibration: the images for INT8; ``None`` where none is made.
+            trained: the quantization that the model was trained with, where it was.
         """
         self._model, self._card, self._folder = model, card, folder
-        self._calibration = calibration
+        self._calibration, self._trained = calibration, trained
         self._made: dict[str, Lowered] = {}
 
     def make(self, profile: HardwareProfile, precision: str) -> Lowered:
@@ -138,9 +141,15 @@ class Lowering:
         from edgexfer.quantize.qdq import check_qdq, quantize_qdq
 
         base = self.onnx()
-        restricted = profile.backend == "tensorrt"
+        restricted = is_restricted(profile)
+        suits = self._trained is not None and self._trained.suit(profile)
         scheme = quantize_qdq(
-            base.files[0], out, self._images(), profile.quantization, restricted=restricted
+            base.files[0],
+            out,
+            self._images(),
+            profile.quantization,
+            restricted=restricted,
+            trained=self._trained.activations if self._trained and suits else None,
         )
         if restricted and default_row(profile).typing == "strong":
             # A strongly typed engine runs the layers between Q/DQ in the type that they have here.

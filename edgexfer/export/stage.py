@@ -41,6 +41,7 @@ from edgexfer.export.readme import bundle_readme
 from edgexfer.models.store import load_model
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration, draw_calibration
+from edgexfer.quantize.ranges import TrainedRanges, read_ranges
 from edgexfer.recipe import DataSection, ExportSection
 from edgexfer.training.host import lineage, tune_malloc
 from edgexfer.training.stage import open_data
@@ -57,6 +58,7 @@ class _Source:
     run: Path
     card: ModelCard
     info: RunInfo
+    trained: TrainedRanges | None
     section: ExportSection
     profiles: tuple[HardwareProfile, ...]
     jobs: tuple[tuple[HardwareProfile, str], ...]
@@ -106,7 +108,7 @@ def export(
         steps.done("images")
         model, card = load_model(run)
         (folder / "models").mkdir()
-        lowering = Lowering(model, card, folder / "models", calibration)
+        lowering = Lowering(model, card, folder / "models", calibration, source.trained)
         ladder = Ladder(folder, lowering, probe, max_drops(source.profiles, section))
         ladder.stand(model, card.preprocess)
         if any(profile.backend != "torch" for profile in source.profiles):
@@ -176,7 +178,7 @@ def _read(run: Path, section: ExportSection) -> _Source:
     if twice:
         raise RecipeError(f"target {twice[0]} is named twice", "name it once")
     jobs = tuple((p, q) for p in profiles for q in wanted_precisions(p, section))
-    return _Source(run, read_card(run), read_run(run), section, profiles, jobs)
+    return _Source(run, read_card(run), read_run(run), read_ranges(run), section, profiles, jobs)
 
 
 def _request(source: _Source) -> str:
@@ -184,6 +186,7 @@ def _request(source: _Source) -> str:
     return fingerprint(
         {
             "card": encode(source.card),
+            "trained": encode(source.trained),
             "data": source.info.data_fingerprint,
             "section": encode(source.section),
             "profiles": encode(source.profiles),

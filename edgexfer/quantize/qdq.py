@@ -7,16 +7,17 @@ Scales come from the smallest and largest value that each tensor takes on the ca
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import BackendError, RunError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
+from edgexfer.quantize.ranges import Range
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
@@ -25,7 +26,13 @@ _WEIGHTED = ["Conv", "Gemm", "MatMul"]
 
 
 def quantize_qdq(
-    model: Path, out: Path, calibration: Calibration, scheme: Quantization, *, restricted: bool
+    model: Path,
+    out: Path,
+    calibration: Calibration,
+    scheme: Quantization,
+    *,
+    restricted: bool,
+    trained: Mapping[str, Range] | None = None,
 ) -> str:
     """Quantize an FP32 ONNX file.
 
@@ -37,12 +44,15 @@ def quantize_qdq(
         restricted: quantize only what weighted layers (Conv, Gemm, MatMul) take, and keep their
             outputs and biases floating point. TensorRT fuses such graphs best and refuses zero
             points; ONNX Runtime's CPU kernels want every layer quantized instead.
+        trained: ranges of the activations that a quantization-aware training has found; they take
+            the place of those of calibration, on the same tensors.
 
     Returns:
         The scheme in words, for the manifest.
 
     Raises:
         BackendError: ONNX Runtime cannot quantize the model, or wrote what the target refuses.
+        RunError: the tensors that are quantized are not those of ``trained``.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -50,6 +60,9 @@ def quantize_qdq(
     options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
     if restricted:
         options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": _WEIGHTED}
+    if trained is not None:
+        _refuse_others(model, trained, _tensors(model))
+        options["TensorQuantOverrides"] = _overrides(trained, scheme)
     try:
         with _silenced():
             quantize_static(
@@ -72,7 +85,11 @@ def quantize_qdq(
             "export with --precision fp32, or choose another architecture",
         ) from error
     check_qdq(out, strict=restricted)
-    return describe(scheme, restricted=restricted)
+    if trained is not None:
+        _refuse_others(model, quantized_tensors(out), trained)
+        _refuse_others(model, trained, quantized_tensors(out))
+    aware = ", quantization-aware" if trained is not None else ""
+    return describe(scheme, restricted=restricted) + aware
 
 
 def check_qdq(path: Path, *, strict: bool) -> int:
@@ -108,11 +125,54 @@ def check_qdq(path: Path, *, strict: bool) -> int:
     return pairs
 
 
+def quantized_tensors(path: Path) -> set[str]:
+    """Return the names of the activations that a Q/DQ file has scales for.
+
+    Some share one, such as the two sides of a max pooling; it is named after the first.
+    """
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    return {n.input[1].removesuffix("_scale") for n in nodes if n.op_type == "QuantizeLinear"}
+
+
 def describe(scheme: Quantization, *, restricted: bool) -> str:
     """Return the scheme in words, such as ``qdq uint8 activations, int8-per-channel weights``."""
     scope = ", inputs of weighted layers only" if restricted else ""
     reduced = ", weights in 7 bits" if scheme.reduce_range else ""
     return f"qdq {scheme.activations} activations, {scheme.weights} weights{reduced}{scope}"
+
+
+def _tensors(model: Path) -> set[str]:
+    """Return the names of all tensors of an ONNX file but its initialisers."""
+    import onnx
+
+    graph = onnx.load(model).graph
+    return {i.name for i in graph.input} | {name for n in graph.node for name in n.output}
+
+
+def _refuse_others(model: Path, asked: Iterable[str], known: Iterable[str]) -> None:
+    others = sorted(set(asked) - set(known))
+    if others:
+        raise RunError(
+            f"{model.name}: {others[0]} is not quantized here as it was in training "
+            f"({len(others)} such tensors)",
+            "export with the versions of edgexfer, torch and onnxruntime that it was trained with, "
+            "or distil again with --quantize-for",
+        )
+
+
+def _overrides(trained: Mapping[str, Range], scheme: Quantization) -> dict[str, list[Any]]:
+    """Return ranges as ONNX Runtime's quantizer takes them instead of calibrated ones."""
+    return {
+        name: [
+            {
+                "scale": np.array(found.scale, np.float32),
+                "zero_point": np.array(found.zero_point, scheme.activations),
+            }
+        ]
+        for name, found in trained.items()
+    }
 
 
 def _fault(node: Any, constants: dict[str, TensorProto], *, strict: bool) -> str | None:
