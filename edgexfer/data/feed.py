@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from edgexfer.core.errors import DataError, nearest
-from edgexfer.core.files import fingerprint
+from edgexfer.core.files import sha256_bytes
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.data.augment import AUGMENTS, ORDER, base_augment, cropped, shifted
 from edgexfer.data.cache import ProgressFactory
@@ -212,7 +212,7 @@ class TrainFeed:
             "data": self.dataset.fingerprint,
             "split": self.split,
             "images": len(self.keys),
-            "keys": fingerprint([key.encode(errors="surrogateescape").hex() for key in self.keys]),
+            "keys": sha256_bytes("\0".join(self.keys).encode(errors="surrogateescape")),
             "decoder": list(DECODER),
             "geometry": [list(p.size), p.resize, p.mode, p.interpolation],
             "augment": self.augment,

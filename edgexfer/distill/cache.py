@@ -22,6 +22,7 @@ from edgexfer.core.errors import DataError, DiskError
 from edgexfer.core.files import make_dir, write_json
 from edgexfer.data.cache import hold, sweep
 from edgexfer.data.feed import TrainFeed
+from edgexfer.data.pool import ahead, cores
 from edgexfer.distill.answers import Rows, pack, read_rows, unpack, write_rows
 from edgexfer.distill.cache_plan import KIND, META, CachePlan
 from edgexfer.training.objective import Views
@@ -76,7 +77,7 @@ class CachedTeacher:
         self._epoch: int | None = None
         self._filling: _Filling | None = None
         self._whole: dict[int, Rows] = {}
-        if self._writes:
+        if plan.use:
             self._prepare()
 
     def __call__(self, pixels: Tensor, views: Views) -> Tensor:
@@ -92,7 +93,11 @@ class CachedTeacher:
         if whole is not None:
             self.read += len(pixels)
             return unpack(whole[views.index.numpy()], self.plan.classes).to(pixels.device)
-        rows = self._ask(pixels)
+        logits = self._ask(pixels)
+        if self._filling is None and self.plan.top_k is None:
+            # The same bits as below, without the way over the CPU.
+            return logits.half().float()
+        rows = pack(logits, self.plan.row)
         if self._filling is not None and not views.rehearsal:
             self._keep(self._filling, rows, pixels.device, views)
         return unpack(rows, self.plan.classes).to(pixels.device)
@@ -100,17 +105,22 @@ class CachedTeacher:
     def _prepare(self) -> None:
         plan = self.plan
         try:
-            self._held = weakref.finalize(self, hold(KIND, plan.folder.name))
-            make_dir(plan.folder)
-            write_json(plan.folder / META, plan.meta)
+            weakref.finalize(self, hold(KIND, plan.folder.name))
+            if plan.writes and not (plan.folder / META).exists():
+                make_dir(plan.folder)
+                write_json(plan.folder / META, plan.meta)
         except DiskError as error:
-            self._give_up(error.what, 0)
+            self._writes = False
+            # What is there can be read all the same.
+            if plan.missing_bytes:
+                self._give_up(error.what, 0)
             return
-        sweep(KIND, plan.budget - plan.missing_bytes, keep=plan.folder)
+        if plan.writes:
+            sweep(KIND, plan.budget - plan.missing_bytes, keep=plan.folder)
 
-    def _ask(self, pixels: Tensor) -> Rows:
+    def _ask(self, pixels: Tensor) -> Tensor:
         self.computed += len(pixels)
-        return pack(self._teacher(pixels), self.plan.row)
+        return self._teacher(pixels)
 
     def _enter(self, views: Views) -> None:
         self._epoch, self._filling = views.epoch, None
@@ -127,8 +137,8 @@ class CachedTeacher:
             return
         try:
             self._whole[views.view_epoch] = read_rows(place, self.plan.row, self.plan.images)
-        except DataError as error:
-            self._warn(f"{error.what}; it is computed again", _steps(views))
+        except (DataError, OSError) as error:
+            self._warn(f"{error}; it is computed again", _steps(views))
             if self._writes:
                 place.unlink(missing_ok=True)
 
@@ -153,12 +163,17 @@ class CachedTeacher:
     ) -> None:
         """Ask about what the epoch left out: the rest of a shuffle, and steps before a resume."""
         missing = np.flatnonzero(~filling.seen)
-        for start in range(0, len(missing), size):
-            some = missing[start : start + size]
+        parts = [missing[i : i + size] for i in range(0, len(missing), size)]
+
+        def make(part: npt.NDArray[np.int64]) -> Tensor:
             # Always as many as the step had, for which memory sufficed and an engine is ready.
-            views = self._feed.view(np.resize(some, size), view_epoch)
-            pixels = views.to(device).float().contiguous(memory_format=torch.channels_last)
-            filling.rows[some] = self._ask(pixels)[: len(some)]
+            return self._feed.view(np.resize(part, size), view_epoch)
+
+        workers = self._feed.workers or cores()
+        views = ahead(parts, make, workers=workers, depth=2 * workers)
+        for part, images in zip(parts, views, strict=True):
+            pixels = images.to(device).float().contiguous(memory_format=torch.channels_last)
+            filling.rows[part] = pack(self._ask(pixels), self.plan.row)[: len(part)]
 
     def _write(self, filling: _Filling, views: Views) -> None:
         self._filling = None
