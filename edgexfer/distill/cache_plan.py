@@ -92,10 +92,10 @@ class CachePlan:
         if not self.use:
             return f"teacher cache: none, {self.why}"
         kept = f"{self.top_k:,} of {self.classes:,}" if self.top_k else f"{self.classes:,}"
-        there = f", {self.there:,} epochs are there" if self.there else ""
+        there = f", {self.there:,} of {self.epochs:,} are there" if self.there else ""
         return (
-            f"teacher cache: {self.epochs:,} epochs of views x {self.images:,} images x "
-            f"{kept} classes, {_size(self.bytes)} in {self.folder}{there}"
+            f"teacher cache: {self.epochs:,} epoch{'' if self.epochs == 1 else 's'} of views x "
+            f"{self.images:,} images x {kept} classes, {_size(self.bytes)} in {self.folder}{there}"
         )
 
     def file(self, view_epoch: int) -> Path:

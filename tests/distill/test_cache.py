@@ -215,3 +215,18 @@ def test_what_a_training_uses_is_not_swept(dataset: Dataset) -> None:
     assert files(found) == ["views-00000.rows"]
     del first
     assert another().folder.is_dir() and not found.folder.exists()
+
+
+def test_of_two_trainings_side_by_side_the_first_file_stays(dataset: Dataset) -> None:
+    section = student()
+    feed, found = make_feed(dataset, section), plan(dataset, section)
+    pair = [CachedTeacher(AskedTeacher(), found, feed) for _ in range(2)]
+    for batch in feed.epoch(0):
+        for cached in pair:
+            cached(batch.images.float(), Views.of(batch, feed.steps_per_epoch))
+            if files(found):
+                made = found.file(0).stat().st_ino
+    assert files(found) == ["views-00000.rows"] and found.file(0).stat().st_ino == made
+    for cached in pair:
+        see(cached, feed, [2])
+        assert cached.read == SEEN

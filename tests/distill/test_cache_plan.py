@@ -52,8 +52,10 @@ def test_the_plan_is_one_line_with_its_size(dataset: Dataset, cache: Path) -> No
     assert found.folder.parent == cache / "teacher"
     some = plan(dataset, student(cache_top_k=1))
     assert "x 1 of 3 classes, 1.2 kB in" in some.text
+    same = plan(dataset, student(train={"augment": "none", "views": None}))
+    assert "1 epoch of views x" in same.text
     fill(dataset, None, 1)
-    assert plan(dataset, student()).text == f"{found.text}, 1 epochs are there"
+    assert plan(dataset, student()).text == f"{found.text}, 1 of 2 are there"
 
 
 @pytest.mark.parametrize(

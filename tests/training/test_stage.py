@@ -1,0 +1,46 @@
+"""What the stages hand to feed and job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgexfer.core.rundir import RunDir
+from edgexfer.models.freeze import freeze_backbone
+from edgexfer.recipe import DataSection, ModelSection, TrainSection
+from edgexfer.training.objective import cross_entropy
+from edgexfer.training.stage import build_model, images_of, make_feed, make_job, open_data
+from tests.pictures import write_folder
+
+pytestmark = pytest.mark.torch
+
+
+def test_the_feed_is_the_one_that_the_sections_describe(tmp_path: Path) -> None:
+    more = write_folder(tmp_path / "more", 2, {"orange": (230, 150, 30)})
+    data = DataSection(str(write_folder(tmp_path / "pictures")), unlabelled=str(more))
+    dataset = open_data(data)
+    preprocess = build_model(ModelSection("resnet8", size=16), 3, 0).preprocess
+    train = TrainSection(batch_size=8, seed=5, views=3, view_seed=4)
+    feed = make_feed(data, dataset, preprocess, train, "train+unlabelled")
+    assert feed.labels.tolist().count(-1) == 2
+    assert (feed.batch_size, feed.seed, feed.period, feed.mixes) == (8, 5, 3, False)
+    assert feed.identity()["view_seed"] == 4
+    for mixed in (TrainSection(mixup=0.1), TrainSection(cutmix=0.1)):
+        assert make_feed(data, dataset, preprocess, mixed).mixes
+
+
+def test_a_job_trains_what_is_not_frozen(run: RunDir, tmp_path: Path) -> None:
+    data = DataSection(str(write_folder(tmp_path / "pictures")))
+    dataset = open_data(data)
+    built = build_model(ModelSection("resnet8", size=16), 3, 0)
+    freeze_backbone(built.model)
+    train = TrainSection(lr=0.25)
+    feed = make_feed(data, dataset, built.preprocess, train)
+    val = images_of(data, dataset, "val", built.preprocess)
+    job = make_job(run, built, train, feed, val, cross_entropy())
+    trained = [p for group in job.groups for p in group["params"]]
+    assert trained and all(p.requires_grad for p in trained)
+    assert len(trained) == sum(p.requires_grad for p in built.model.parameters())
+    assert {group["lr"] for group in job.groups} == {0.25}
+    assert (job.title, job.frozen, job.auxiliary) == (f"{run.info.kind} resnet8", [], None)
