@@ -137,13 +137,7 @@ def open_dataset(
         if limit is not None:
             some = {e.key for e in keep([Entry(key, "") for key in more.keys], limit, split_seed)}
             more = _taken(more, [i for i, key in enumerate(more.keys) if key in some])
-        found = _contents({UNLABELLED: more})[UNLABELLED]
-        kept = _not_measured(unlabelled, found, contents)
-        splits[UNLABELLED] = _taken(more, kept)
-        contents[UNLABELLED] = tuple(found[i] for i in kept)
-        if len(kept) < len(more):
-            left_out = len(more) - len(kept)
-            notes = (f"{left_out} unlabelled images left out: copies of val or test images",)
+        notes = _add_unlabelled(unlabelled, more, splits, contents)
     whole = _fingerprint(classes, splits, contents)
     return Dataset(path, classes, splits, whole, contents, notes)
 
@@ -241,18 +235,22 @@ def _open_unlabelled(path: str, source: Source) -> Split:
     return Split(UNLABELLED, keys, np.full(len(keys), -1, np.int64), FolderReader(place, _PREFIX))
 
 
-def _not_measured(
-    path: str, found: Sequence[str], contents: dict[str, tuple[str, ...]]
-) -> list[int]:
-    """Return the places of unlabelled images that are in neither val nor test."""
+def _add_unlabelled(
+    path: str, more: Split, splits: dict[str, Split], contents: dict[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Add those images that are in neither val nor test, and say how many are left out."""
     measured = {*contents["val"], *contents["test"]} - {_UNREADABLE}
+    found = _contents({UNLABELLED: more})[UNLABELLED]
     kept = [i for i, content in enumerate(found) if content not in measured]
     if not kept:
         raise DataError(
             f"{path}: every image of data.unlabelled is a copy of a val or test image",
             "name another folder, or leave it out",
         )
-    return kept
+    splits[UNLABELLED] = _taken(more, kept)
+    contents[UNLABELLED] = tuple(found[i] for i in kept)
+    copies = len(more) - len(kept)
+    return (f"{copies} unlabelled images left out: copies of val or test images",) * bool(copies)
 
 
 def _taken(split: Split, places: list[int]) -> Split:
