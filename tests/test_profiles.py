@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgexfer.core.errors import ProfileError
-from edgexfer.core.profile import Fact, HardwareProfile
+from edgexfer.core.profile import Fact, HardwareProfile, Precision
 from edgexfer.profiles import (
     check_profile,
+    contradictions,
     find_profile,
     list_profiles,
     probe,
     profile_schema,
     profiles_dir,
+    read_peak,
     to_yaml,
 )
 
@@ -38,29 +43,122 @@ def write(folder: Path, text: str, name: str = "board") -> Path:
     return place
 
 
-def test_five_targets_come_along() -> None:
-    profiles = {p.name: p for p in list_profiles()}
-    assert sorted(profiles) == [
-        "jetson-orin-nano",
-        "rpi5-onnxruntime",
-        "x86-onnxruntime",
-        "x86-openvino",
-        "x86-torch",
-    ]
-    unseen = [p.name for p in profiles.values() if not p.seen_on_hardware]
-    assert unseen == ["jetson-orin-nano", "rpi5-onnxruntime"]
+# Every target that comes along, by what it is.
+JETSONS = (
+    *("jetson-orin-nano", "jetson-orin-nano-4gb", "jetson-orin-nx-16gb", "jetson-orin-nx-8gb"),
+    *("jetson-agx-orin-64gb", "jetson-agx-orin-32gb", "jetson-xavier-nx", "jetson-agx-thor"),
+    *("jetson-t4000", "jetson-nano"),
+)
+INTEL = (
+    "intel-core-ultra-openvino",
+    *(
+        f"intel-{g}-lake-{d}-openvino"
+        for g in ("meteor", "lunar", "panther")
+        for d in ("gpu", "npu")
+    ),
+    *("intel-n100-openvino", "intel-n97-openvino", "intel-atom-x7425e-openvino"),
+)
+ARM = ("rpi4-onnxruntime", "rpi5-onnxruntime", "rpi5-openvino", "rk3588-onnxruntime")
+SEEN = ("x86-onnxruntime", "x86-openvino", "x86-torch")
+X86 = (
+    *SEEN,
+    *("x86-avx2-onnxruntime", "x86-avx512-vnni-onnxruntime"),
+    *("x86-amx-onnxruntime", "x86-amx-openvino"),
+)
+ALL = {p.name: p for p in list_profiles()}
+
+
+def test_every_target_comes_along_and_says_whether_it_was_seen() -> None:
+    assert sorted(ALL) == sorted((*JETSONS, *INTEL, *ARM, *X86, "nvidia-gpu"))
+    assert {p.name for p in ALL.values() if p.seen_on_hardware} == set(SEEN)
 
 
 def test_names_and_aliases_are_unique_over_all_files() -> None:
-    names = [n for p in list_profiles() for n in (p.name, *p.aliases)]
+    names = [n for p in ALL.values() for n in (p.name, *p.aliases)]
     assert len(names) == len(set(names))
 
 
-def test_every_fact_has_its_source() -> None:
-    facts = [(p.name, k, f) for p in list_profiles() for k, f in p.facts.items()]
-    assert len(facts) >= 15
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("jetson", "jetson-orin-nano"),
+        ("jetson-agx-orin", "jetson-agx-orin-64gb"),
+        ("jetson-thor", "jetson-agx-thor"),
+        ("x86", "x86-onnxruntime"),
+        ("x86-avx2", "x86-avx2-onnxruntime"),
+        ("openvino", "x86-openvino"),
+        ("torch", "x86-torch"),
+        ("rpi4", "rpi4-onnxruntime"),
+        ("rpi5", "rpi5-onnxruntime"),
+        ("core-ultra", "intel-core-ultra-openvino"),
+        ("n100", "intel-n100-openvino"),
+    ],
+)
+def test_an_alias_stands_for_one_target(alias: str, name: str) -> None:
+    assert find_profile(alias).name == name
+
+
+def test_every_fact_has_its_source_and_a_formula_where_it_is_computed() -> None:
+    facts = [(p.name, k, f) for p in ALL.values() for k, f in p.facts.items()]
+    assert len(facts) >= 150
     for name, key, fact in facts:
         assert fact.source, f"{name}: {key}"
+        if fact.kind == "computed":
+            assert " x " in fact.source, f"{name}: {key}"
+            assert re.search(r"\d", fact.source), f"{name}: {key}"
+
+
+FORMULA = re.compile(
+    r"^(\d+) SM x (?:(\d+) tensor cores x )?(\d+) operations per cycle x ([\d.]+) GHz"
+)
+
+
+def test_peaks_are_what_their_formulas_give() -> None:
+    checked = 0
+    for profile in ALL.values():
+        for key, fact in profile.facts.items():
+            match = FORMULA.match(fact.source)
+            peak = read_peak(key)
+            if match and peak:
+                sms, cores, each, ghz = match.groups()
+                value = int(sms) * int(cores or 1) * int(each) * float(ghz) * 1e9 / peak[1]
+                assert fact.value == pytest.approx(value, rel=0.005), f"{profile.name}: {key}"
+                checked += 1
+    assert checked == 24
+
+
+def test_releases_of_one_name_are_one_thing_on_every_board() -> None:
+    rows = [(p.backend, row) for p in ALL.values() for row in p.stack]
+    assert len(rows) >= 50
+    # What a board has is its own: a DLA, and which release an export is made for.
+    plain = {(b, replace(row, dla=False, default=False)) for b, row in rows}
+    assert len(plain) == len({(b, row.name, row.runtime_version) for b, row in rows})
+    for profile in ALL.values():
+        assert sum(row.default for row in profile.stack) == 1, profile.name
+
+
+def test_dla_is_said_by_release() -> None:
+    assert {r.name for r in ALL["jetson-agx-orin-64gb"].stack if r.dla} == {
+        *("JetPack 5.1", "JetPack 6.0", "JetPack 6.2", "JetPack 7.2.2 with TensorRT 11.4")
+    }
+    assert not any(row.dla for row in ALL["jetson-orin-nano"].stack)
+    assert not any(row.dla for row in ALL["jetson-agx-thor"].stack)
+
+
+def test_a_cpu_without_vnni_keeps_weights_to_seven_bits() -> None:
+    reduced = {p.name for p in ALL.values() if p.quantization.reduce_range}
+    assert reduced == {"x86-avx2-onnxruntime"}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_the_precisions_of_a_backend_are_its_own(backend: str) -> None:
+    """One table stands in the backend, one in the check, which may not import it."""
+    module = importlib.import_module(f"edgexfer.backends.{backend}")
+    profile = replace(ALL["x86-torch"], backend=backend, arithmetic=())
+    for precision in get_args(Precision):
+        wanted = replace(profile, precisions=tuple(dict.fromkeys(("fp32", precision))))
+        wrong = [f for f in faults_of(wanted) if "cannot run" in f]
+        assert bool(wrong) == (precision not in module.PRECISIONS), precision
 
 
 def test_jetson_takes_what_tensorrt_takes() -> None:
@@ -91,6 +189,10 @@ def test_the_nearest_name_is_named() -> None:
         find_profile("jetsn")
     assert "'jetsn' is unknown" in caught.value.what
     assert "did you mean 'jetson'" in caught.value.fix
+
+
+def faults_of(profile: HardwareProfile) -> list[str]:
+    return [fault for _, fault, _ in contradictions(profile, profile.name)]
 
 
 def test_a_minimal_profile_is_good(tmp_path: Path) -> None:
@@ -131,6 +233,21 @@ CONTRADICTIONS = {
         "precisions has no fp32 (line 5)",
         "list fp32",
     ),
+    "device: CPU\nmachine": (
+        "device: TPU\nmachine",
+        "device is 'TPU' (line 4)",
+        "runs on CPU or CUDA",
+    ),
+    "aarch64\nseen": (
+        "aarch64\nprecisions: [fp16, fp32]\nseen",
+        "precisions lists fp16, which backend onnxruntime cannot run (line 6)",
+        "take fp16 out",
+    ),
+    "aarch64\nseen_": (
+        "aarch64\narithmetic: [fp32]\nseen_",
+        "precisions lists int8, which the chip lacks",
+        "list fp32, as in arithmetic",
+    ),
     "machine: aarch64": (
         "machine: aarch64\nquantization: {scheme: nncf}",
         "quantization.scheme is 'nncf' (line 6)",
@@ -150,6 +267,30 @@ CONTRADICTIONS = {
         "machine: aarch64\nfacts: {x: {value: 1, kind: measured, source: ' '}}\n",
         "facts.x.source is empty (line 6)",
         "say where",
+    ),
+    "machine: aarch64\nse": (
+        "machine: aarch64\nfacts:\n  clock: {value: 1.8, kind: recalled, source: me}\nse",
+        "facts.clock has no unit (line 7)",
+        "end its key in _gb",
+    ),
+    "machine: aarch64\nsee": (
+        "machine: aarch64\nfacts: {int8_peak_tflop_s: {value: 1, kind: recalled, source: me}}\nsee",
+        "facts.int8_peak_tflop_s is no peak that can be read (line 6)",
+        "int8_peak_top_s",
+    ),
+    "machine: aarch64\nseen": (
+        "machine: aarch64\nfacts: {memory_gb: {value: 0, kind: recalled, source: me}}\nseen",
+        "facts.memory_gb is 0, expected a number above 0 (line 6)",
+        "leave out memory_gb",
+    ),
+    "machine: aarch64\nseen_": (
+        "machine: aarch64\n"
+        "facts:\n"
+        "  int8_peak_top_s: {value: 1, kind: recalled, source: me}\n"
+        "  int8_dense_peak_gop_s: {value: 1, kind: recalled, source: me}\n"
+        "seen_",
+        "facts.int8_dense_peak_gop_s is another peak than int8_peak_top_s (line 8)",
+        "keep one",
     ),
 }
 
@@ -182,7 +323,9 @@ def test_all_contradictions_come_at_once(tmp_path: Path) -> None:
 def test_what_a_quantizer_would_not_heed_is_refused(
     backend: str, quantization: str, what: str, fix: str, tmp_path: Path
 ) -> None:
-    text = GOOD.replace("onnxruntime", backend) + f"quantization: {{{quantization}}}\n"
+    device = "GPU" if backend == "tensorrt" else "CPU"
+    text = GOOD.replace("onnxruntime", backend).replace("CPU", device)
+    text += f"quantization: {{{quantization}}}\n"
     with pytest.raises(ProfileError) as caught:
         check_profile(write(tmp_path, text))
     assert f"quantization.{what}" in caught.value.what
@@ -198,6 +341,41 @@ def test_one_default_row_at_most(tmp_path: Path) -> None:
     text = GOOD + f"stack: [{row}, {row.replace('A', 'B')}]\n"
     with pytest.raises(ProfileError, match="2 default rows"):
         check_profile(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("backend", "row", "what", "fix"),
+    [
+        ("tensorrt", "runtime_version: 11.4.1, typing: weak", "typing is 'weak'", "strong typing"),
+        ("tensorrt", "runtime_version: 8.5.2, typing: strong", "typing is 'strong'", "say weak"),
+        ("openvino", "runtime_version: '2026.4', typing: weak", "typing is 'weak'", "leave it out"),
+        ("tensorrt", "runtime_version: latest", "runtime_version is 'latest'", "numbers with dots"),
+        ("tensorrt", "runtime_version: 10.3.0, onnx_opset_max: 170", "max is 170", "7 to 40"),
+        ("tensorrt", "runtime_version: 10.3.0, dla: true", "dla is true", "take dla out"),
+    ],
+)
+def test_a_release_that_cannot_be_is_refused(
+    backend: str, row: str, what: str, fix: str, tmp_path: Path
+) -> None:
+    opset = "" if "opset" in row else ", onnx_opset_max: 17"
+    text = GOOD.replace("onnxruntime", backend).replace("CPU", "GPU") + (
+        "precisions: [fp32]\n"
+        "facts: {dla_cores: {value: 0, kind: recalled, source: me}}\n"
+        "stack:\n"
+        f"  - {{name: A, python: '3', glibc: '2', {row}{opset}}}\n"
+    )
+    with pytest.raises(ProfileError) as caught:
+        check_profile(write(tmp_path, text))
+    assert f"stack.0.{what.split()[0]}" in caught.value.what or what in caught.value.what
+    assert "(line 10)" in caught.value.what
+    assert fix in caught.value.fix
+
+
+def test_a_chip_without_fp32_needs_none(tmp_path: Path) -> None:
+    text = GOOD.replace("onnxruntime", "openvino").replace("CPU", "NPU") + (
+        "precisions: [fp16]\narithmetic: [fp16, int8]\n"
+    )
+    assert check_profile(write(tmp_path, text)).precisions == ("fp16",)
 
 
 def test_int8_is_refused_where_the_runtime_has_none(tmp_path: Path) -> None:
@@ -218,7 +396,7 @@ TEXT = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_s
 def test_yaml_round_trip(
     tmp_path_factory: pytest.TempPathFactory, title: str, source: str, value: object
 ) -> None:
-    facts = {"x": Fact(value, "recalled", source)}
+    facts = {"x_count": Fact(value, "recalled", source)}
     profile = replace(find_profile("x86-torch"), title=title, facts=facts)
     place = write(tmp_path_factory.getbasetemp(), to_yaml(profile), profile.name)
     assert check_profile(place) == profile

@@ -44,6 +44,7 @@ class Stack:
         onnx_opset_max: the newest ONNX opset that the runtime's parser takes.
         typing: ``strong`` where precision must stand in the ONNX file, ``weak`` where builder flags
             choose it.
+        dla: whether that release can build engines for the DLA, on a chip that has one.
         default: whether an export is made for this row unless another is named.
     """
 
@@ -55,6 +56,7 @@ class Stack:
     glibc: str
     onnx_opset_max: int
     typing: Literal["strong", "weak"] = "strong"
+    dla: bool = False
     default: bool = False
 
 
@@ -108,10 +110,14 @@ class HardwareProfile:
             measured".
         aliases: further names.
         precisions: in order of preference.
+        arithmetic: what the chip multiplies in; empty where nobody has said. One that it lacks can
+            at best be emulated.
         quantization: how its INT8 artefacts are made.
         compile_on: ``host``, or ``device`` where engines are not portable.
         options: options of the backend.
-        facts: figures of the chip, by name with the unit as suffix.
+        facts: figures of the chip, by name with the unit as suffix. The roofline reads
+            ``PRECISION_peak_UNIT`` (or ``PRECISION_dense_peak_UNIT``), ``memory_bandwidth_gb_s``,
+            ``cache_mib`` (all caches together) and ``memory_gb``.
         stack: software releases that it may run.
         power_modes: for each mode's name what it caps, in words.
         limits: what is asked of it unless a recipe asks otherwise.
@@ -127,6 +133,7 @@ class HardwareProfile:
     seen_on_hardware: bool
     aliases: Tuple[str, ...] = ()
     precisions: Tuple[Precision, ...] = ("int8", "fp32")
+    arithmetic: Tuple[Precision, ...] = ()
     quantization: Quantization = Quantization()
     compile_on: Literal["host", "device"] = "host"
     options: Dict[str, Any] = field(default_factory=dict)
