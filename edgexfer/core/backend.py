@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Protocol, Sequence, Tuple
@@ -116,13 +115,7 @@ def get_backend(name: str) -> Backend:
     """
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is unknown", nearest(name, BACKENDS))
-    place = f"edgexfer.backends.{name}"
-    if importlib.util.find_spec(place) is None:
-        raise BackendError(
-            f"backend {name}: is not run from Python by this version",
-            "build and time the artefact on the device with the commands in its bundle",
-        )
-    module: Any = importlib.import_module(place)
+    module: Any = importlib.import_module(f"edgexfer.backends.{name}")
     reason = module.unavailable()
     if reason is not None:
         raise BackendError(f"backend {name}: {reason}", install_hint(name))
@@ -156,5 +149,11 @@ def check_plan(
 
 
 def install_hint(name: str) -> str:
-    """Return the command that installs a backend's runtime."""
+    """Return how a backend's runtime is installed, a command where one will do."""
+    if name == "tensorrt":
+        # JetPack's package is for the system's own Python; pip has none for a Jetson.
+        return (
+            "on a Jetson: sudo apt install python3-libnvinfer python3-numpy, then use its python3; "
+            "on a PC with an NVIDIA GPU: pip install 'edgexfer[tensorrt]'"
+        )
     return f"pip install {'numpy' if name == 'null' else name}"

@@ -84,9 +84,6 @@ def test_an_unknown_backend_names_the_nearest() -> None:
     assert caught.value.fix == "did you mean 'openvino'?"
 
 
-def test_a_backend_that_is_only_run_on_the_device_says_so() -> None:
-    only = [name for name in BACKENDS if name not in HERE]
-    assert only == ["tensorrt"]
-    with pytest.raises(BackendError, match="backend tensorrt: is not run from Python") as caught:
-        get_backend("tensorrt")
-    assert "with the commands in its bundle" in caught.value.fix
+def test_the_backends_that_are_tested_elsewhere() -> None:
+    # TensorRT needs a GPU; test_tensorrt.py holds it against its API.
+    assert [name for name in BACKENDS if name not in HERE] == ["tensorrt"]

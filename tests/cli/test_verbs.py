@@ -126,7 +126,7 @@ def test_doctor_finds_the_base_whole(capsys: pytest.CaptureFixture[str]) -> None
     by_name = {f["name"]: f for f in findings}
     assert by_name["backend onnxruntime"]["status"] == "ok"
     assert not [f for f in findings if f["status"] == "missing"]
-    assert "commands in its bundle" in by_name["backend tensorrt"]["fix"]
+    assert "python3-libnvinfer" in by_name["backend tensorrt"]["fix"]
 
 
 def test_data_check_tells_good_from_bad(
