@@ -90,15 +90,20 @@ def run_rounds(
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Measure every task in turn, each in a fresh process; returns by student and variant."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    engines: dict[str, str] = {}
     for number in range(rounds):
         for task in tasks:
             if task.variant == FILL and number:
                 continue
             print(f"round {number + 1}/{rounds}: {task.student}, {task.variant}", file=sys.stderr)
-            command = [sys.executable, __file__, "--child", json.dumps(asdict(task))]
+            asked = json.dumps({**asdict(task), "engine": engines.get(task.student)})
+            command = [sys.executable, __file__, "--child", asked]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
-            if task.variant != FILL:
-                result = json.loads(done.stdout.splitlines()[-1])
+            result = json.loads(done.stdout.splitlines()[-1])
+            if task.variant == FILL:
+                print(f"{task.student}: {result}", file=sys.stderr)
+                engines[task.student] = result["engine"]
+            else:
                 found.setdefault((task.student, task.variant), []).append(result)
     return found
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench_train import Meter, TimeOver
 
@@ -20,11 +20,18 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset as TorchDataset
 
     from edgexfer.data.dataset import Dataset
+    from edgexfer.data.feed import TrainFeed
+    from edgexfer.distill.cache import CachedTeacher
+    from edgexfer.distill.engine import Engine
     from edgexfer.distill.objective import Distillation
+    from edgexfer.distill.teacher import Teacher
+    from edgexfer.recipe import DataSection, StudentSection
+    from edgexfer.training.stage import Built
 
 TORCHDISTILL, PLAIN, ONLINE, CACHED = "torchdistill", "plain loop", "online", "cached"
 VARIANTS = (TORCHDISTILL, PLAIN, ONLINE, CACHED)
-FILL = "fill"  # not measured: asks the teacher once, so that ``cached`` finds its answers
+# Not measured: chooses the engine and asks the teacher once, so that ``cached`` finds its answers.
+FILL = "fill"
 # Hinton's loss and the optimiser of the literature's CIFAR benchmark, the same for all.
 TEMPERATURE, W_HARD = 4.0, 0.1
 SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
@@ -47,7 +54,7 @@ class Pair:
     teacher: str
     options: dict[str, Any]
     pixels: int
-    augment: str
+    augment: Literal["flip", "crop"]
     batch_size: int
     warm_up: int
     targets: dict[str, float]
@@ -73,6 +80,7 @@ class Task:
         folder: of class folders.
         seconds: how long to measure.
         device: ``cpu`` or ``cuda``.
+        engine: what computes edgexfer's teacher, as ``FILL`` chose it.
     """
 
     student: str
@@ -80,6 +88,7 @@ class Task:
     folder: str
     seconds: float
     device: str
+    engine: str | None = None
 
     @property
     def pair(self) -> Pair:
@@ -96,7 +105,7 @@ def measure(task: Task) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(0)
-    loops = {TORCHDISTILL: _torchdistill, PLAIN: _plain}
+    loops = {TORCHDISTILL: _torchdistill, PLAIN: _plain, FILL: _fill}
     return {**loops.get(task.variant, _edgexfer)(task), "threads": torch.get_num_threads()}
 
 
@@ -200,13 +209,28 @@ def _tutorial(task: Task) -> tuple[TorchDataset[Any], nn.Module, nn.Module]:
     return images, teacher.to(task.device).eval(), student.to(task.device)
 
 
-def _edgexfer(task: Task) -> dict[str, Any]:
-    from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
-    from edgexfer.recipe import DataSection, ModelSection, TrainSection
-    from edgexfer.training.loop import fit
-    from edgexfer.training.stage import build_model, images_of, make_feed, make_job, open_data
+@dataclass(frozen=True)
+class _Stage:
+    """What ``edgexfer distill`` makes before it trains, here with a teacher of random weights."""
 
-    pair, cached = task.pair, task.variant != ONLINE
+    data: DataSection
+    student: StudentSection
+    dataset: Dataset
+    built: Built
+    feed: TrainFeed
+    teacher: Teacher
+
+
+def _stage(task: Task) -> _Stage:
+    from edgexfer.distill.teacher import Teacher
+    from edgexfer.models.create import create_model, default_preprocess
+    from edgexfer.models.normalise import PixelModel
+    from edgexfer.recipe import DataSection, ModelSection, StudentSection, TrainSection
+    from edgexfer.training import host
+    from edgexfer.training.stage import build_model, make_feed, open_data
+
+    host.tune_malloc()
+    pair = task.pair
     data = DataSection(path=task.folder, val=0.0, test=0.02)
     train = TrainSection(
         epochs=10_000,
@@ -214,49 +238,96 @@ def _edgexfer(task: Task) -> dict[str, Any]:
         optimizer="sgd",
         lr=SGD["lr"],
         weight_decay=SGD["weight_decay"],
-        augment=pair.augment,  # type: ignore[arg-type]
-        views=1 if cached else None,
+        augment=pair.augment,
+        views=None if task.variant == ONLINE else 1,
     )
+    student = StudentSection(ModelSection(task.student, size=pair.pixels), train=train)
     dataset = open_data(data)
-    built = build_model(ModelSection(task.student, size=pair.pixels), len(dataset.classes), 0)
+    built = build_model(student.model, len(dataset.classes), train.seed)
     feed = make_feed(data, dataset, built.preprocess, train)
-    distillation = _distillation(task, dataset)
+    model, _ = create_model(pair.teacher, len(dataset.classes), options=pair.options)
+    pixel_model = PixelModel(model, default_preprocess(pair.teacher, pair.pixels))
+    teacher = Teacher(pixel_model, range(len(dataset.classes)), pair.teacher)
+    return _Stage(data, student, dataset, built, feed, teacher)
+
+
+def _cached(stage: _Stage, engine: Engine) -> CachedTeacher:
+    from edgexfer.distill.cache import CachedTeacher
+    from edgexfer.distill.cache_plan import plan_cache
+
+    asked = replace(stage.student, teacher_cache="on")
+    identity, classes = stage.teacher.identity, stage.dataset.classes
+    return CachedTeacher(
+        engine, plan_cache(asked, identity, engine.name, classes, stage.feed), stage.feed
+    )
+
+
+def _fill(task: Task) -> dict[str, Any]:
+    """Choose the engine, and ask the teacher about every view that ``cached`` will see."""
+    import torch
+
+    from edgexfer.distill.engine import choose_engine
+    from edgexfer.training.objective import Views
+    from edgexfer.training.setup import to_device
+
+    stage, device = _stage(task), torch.device(task.device)
+    first = next(stage.feed.epoch(0))
+    pixels, _ = to_device(first.images, first.labels, device)
+    engine = choose_engine(stage.teacher, pixels, device=device)
+    cached = _cached(stage, engine)
+    for batch in stage.feed.epoch(0):
+        pixels, _ = to_device(batch.images, batch.labels, device)
+        cached(pixels, Views.of(batch, stage.feed.steps_per_epoch))
+    return {"engine": engine.name, "times_ms": engine.times_ms, "refused": engine.refused}
+
+
+def _edgexfer(task: Task) -> dict[str, Any]:
+    import torch
+
+    from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
+    from edgexfer.distill.engine import make_engine
+    from edgexfer.distill.losses import kd
+    from edgexfer.distill.objective import Distillation
+    from edgexfer.training.loop import fit
+    from edgexfer.training.stage import images_of, make_job
+
+    stage = _stage(task)
+    assert task.engine is not None
+    engine = make_engine(stage.teacher, task.engine, torch.device(task.device))
+    cached = _cached(stage, engine) if task.variant == CACHED else None
     meter = task.meter()
     last: dict[str, Any] = {}
 
+    def answer(pixels: Any) -> Any:
+        return cached(pixels, last["views"]) if cached else engine(pixels)
+
+    answers: Any = answer
+    distillation = Distillation(answers, kd, TEMPERATURE, 1 - W_HARD, W_HARD)
+
     def objective(model: Any, pixels: Any, targets: Any, views: Any) -> Any:
-        if not views.rehearsal:
-            last.update(model=model, pixels=pixels, targets=targets, views=views)
-            if views.epoch > 0 if task.variant == FILL else meter.step(len(pixels)):
-                raise TimeOver
+        last.update(model=model, pixels=pixels, targets=targets, views=views)
+        if not views.rehearsal and meter.step(len(pixels)):
+            raise TimeOver
         return distillation(model, pixels, targets, views)
 
     with tempfile.TemporaryDirectory() as temp:
-        info = RunInfo(SCHEMA, "bench", "running", {}, {}, dataset.fingerprint)
+        info = RunInfo(SCHEMA, "bench", "running", {}, {}, stage.dataset.fingerprint)
         with open_run(Path(temp) / "run", info) as run:
-            val = images_of(data, dataset, "val", built.preprocess)
-            job = make_job(run, built, train, feed, val, objective)
+            val = images_of(stage.data, stage.dataset, "val", stage.built.preprocess)
+            train = stage.student.train
+            job = make_job(run, stage.built, train, stage.feed, val, objective)
             job.quiet = True
             with contextlib.suppress(TimeOver):
                 fit(job)
             precision = str(run.info.lineage["precision"]["precision"])
+    if cached:
+        assert cached.read and not cached.computed
+        logits = answer(last["pixels"])
+        answers = lambda _: logits  # noqa: E731
+        distillation = replace(distillation, teacher=answers)
     bare = _bare_step(task, distillation, last, precision)
-    return {"images_per_s": meter.rate, "bare_images_per_s": bare, "how": precision}
-
-
-def _distillation(task: Task, dataset: Dataset) -> Distillation:
-    """Return the objective of ``edgexfer distill`` with a teacher of random weights."""
-    from edgexfer.distill.losses import kd
-    from edgexfer.distill.objective import Distillation
-    from edgexfer.distill.teacher import Teacher
-    from edgexfer.models.create import create_model, default_preprocess
-    from edgexfer.models.normalise import PixelModel
-
-    pair, classes = task.pair, len(dataset.classes)
-    model, _ = create_model(pair.teacher, classes, options=pair.options)
-    preprocess = default_preprocess(pair.teacher, pair.pixels)
-    teacher = Teacher(PixelModel(model, preprocess), range(classes), "")
-    return Distillation(teacher, kd, TEMPERATURE, 1 - W_HARD, W_HARD)
+    how = f"{precision}, teacher {task.variant}, {task.engine}"
+    return {"images_per_s": meter.rate, "bare_images_per_s": bare, "how": how}
 
 
 def _bare_step(
