@@ -37,27 +37,38 @@ _CARD = (
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """A teacher's artefact and what is known of it.
+class Program:
+    """A model file and what runs it.
 
     Attributes:
         path: what the runtime loads.
-        backend: the runtime that was chosen.
-        precision: what the artefact is written in.
-        classes: names of its outputs, in their order.
-        preprocess: how it is fed.
-        sha256: of all its files.
-        softmax: whether it gives probabilities; the logarithm makes them logits again.
-        note: what a reader of the run should know; empty for nothing.
+        backend: the runtime.
+        precision: what it runs in.
+        softmax: whether it gives probabilities; their logarithm makes them logits again.
     """
 
     path: Path
     backend: str
-    precision: str
+    precision: str = "fp32"
+    softmax: bool = False
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A teacher's artefact and what is known of it.
+
+    Attributes:
+        program: the artefact.
+        classes: names of its outputs, in their order.
+        preprocess: how it is fed.
+        sha256: of all its files.
+        note: what a reader of the run should know; empty for nothing.
+    """
+
+    program: Program
     classes: tuple[str, ...]
     preprocess: Preprocess
     sha256: str
-    softmax: bool = False
     note: str = ""
 
 
@@ -77,21 +88,21 @@ class Card:
 
 
 class SessionModel(nn.Module):
-    """A loaded artefact as a torch module: normalised images in, logits out, through numpy.
+    """A loaded program as a torch module: normalised images in, logits out, through numpy.
 
     Attributes:
-        source: the artefact; its ``backend`` and ``precision`` are those that run.
+        program: what runs.
     """
 
-    def __init__(self, session: Session, source: Foreign) -> None:
-        """Wrap a session of one input and one output.
+    def __init__(self, session: Session, program: Program) -> None:
+        """Wrap a session.
 
         Args:
-            session: takes float32 (B, 3, H, W); B may be fixed.
-            source: what it was loaded from.
+            session: of one input, float32 (B, 3, H, W), where B may be fixed, and one output.
+            program: what it was loaded from.
         """
         super().__init__()
-        self.source = source
+        self.program = program
         self._session = session
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
         self._batch = session.inputs[0].shape[0]
@@ -99,13 +110,13 @@ class SessionModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map float32 images (B, 3, H, W) to float32 logits (B, C) on the same device.
 
-        Where the artefact's batch is fixed, it is fed in pieces of that size, the last one filled
+        Where the program's batch is fixed, it is fed in pieces of that size, the last one filled
         up with zeros.
         """
         x = images.detach().float().cpu().contiguous()
         step = len(x) if self._batch == -1 else self._batch
         logits = torch.cat([self._run(piece, step) for piece in torch.split(x, step)])
-        if self.source.softmax:
+        if self.program.softmax:
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
         return logits.to(images.device)
 
@@ -117,18 +128,25 @@ class SessionModel(nn.Module):
         return torch.from_numpy(outputs[self._output])[: len(piece)]
 
 
-def load_session(source: Foreign) -> SessionModel:
-    """Load an artefact with as many threads as torch has.
+def load_program(program: Program) -> SessionModel:
+    """Load a program with as many threads as torch has.
+
+    Raises:
+        BackendError: its runtime is missing or refuses it.
+    """
+    return SessionModel(_load(program), program)
+
+
+def load_foreign(found: Foreign) -> SessionModel:
+    """Load a teacher's artefact.
 
     Raises:
         BackendError: its runtime is missing or refuses it.
         ModelError: it does not take images and give one value per class.
     """
-    options = OPTIONS.get(source.backend, {})
-    plan = Plan(source.precision, threads=torch.get_num_threads(), options=dict(options))
-    session = get_backend(source.backend).load(source.path, plan)
-    _check_ports(session, source)
-    return SessionModel(session, source)
+    session = _load(found.program)
+    _check_ports(session, found)
+    return SessionModel(session, found.program)
 
 
 def open_bundle(folder: Path) -> Foreign:
@@ -144,13 +162,12 @@ def open_bundle(folder: Path) -> Foreign:
         raise BundleError(f"{folder}: holds no artefact", "export it again for a target")
     refused: BackendError | None = None
     for artefact in artefacts:
-        found = _foreign(folder, manifest, artefact)
         try:
-            get_backend(found.backend)
+            get_backend(artefact.backend)
         except BackendError as error:
             refused = refused or error
             continue
-        return found
+        return _foreign(folder, manifest, artefact)
     assert refused is not None
     raise BackendError(f"{folder}: none of its artefacts runs here ({refused.what})", refused.fix)
 
@@ -187,13 +204,10 @@ def open_onnx(path: Path, card: Card | None) -> Foreign:
     quantized = any(k == "DequantizeLinear" or k.startswith("QLinear") for k in kinds)
     softmax = _ends_in_softmax(proto)
     return Foreign(
-        path,
-        _runtime(),
-        "int8" if quantized else "fp32",
+        Program(path, _runtime(), "int8" if quantized else "fp32", softmax),
         known.classes,
         known.preprocess,
         digests[0] if len(digests) == 1 else fingerprint(digests),
-        softmax,
         f"{path}: gives probabilities; their logarithm is taken for logits" if softmax else "",
     )
 
@@ -220,6 +234,12 @@ def read_card(path: Path) -> Card:
     return card
 
 
+def _load(program: Program) -> Session:
+    options = dict(OPTIONS.get(program.backend, {}))
+    plan = Plan(program.precision, threads=torch.get_num_threads(), options=options)
+    return get_backend(program.backend).load(program.path, plan)
+
+
 def _foreign(folder: Path, manifest: Manifest, artefact: Artefact) -> Foreign:
     if not artefact.files:
         raise BundleError(
@@ -228,9 +248,7 @@ def _foreign(folder: Path, manifest: Manifest, artefact: Artefact) -> Foreign:
     digests = [entry.sha256 for entry in artefact.files]
     exact = artefact.precision == "fp32"
     return Foreign(
-        folder / artefact.files[0].path,
-        artefact.backend,
-        artefact.precision,
+        Program(folder / artefact.files[0].path, artefact.backend, artefact.precision),
         manifest.labels,
         manifest.preprocess,
         digests[0] if len(digests) == 1 else fingerprint(digests),
@@ -279,21 +297,21 @@ def _ends_in_softmax(proto: ModelProto) -> bool:
     return any(n.op_type == "Softmax" and last in n.output for n in proto.graph.node)
 
 
-def _check_ports(session: Session, source: Foreign) -> None:
+def _check_ports(session: Session, found: Foreign) -> None:
     """Refuse an artefact that the preprocess cannot feed or whose outputs have no names."""
     ports = (
-        ("takes", session.inputs, (-1, 3, *source.preprocess.size)),
-        ("gives", session.outputs, (-1, len(source.classes))),
+        ("takes", session.inputs, (-1, 3, *found.preprocess.size)),
+        ("gives", session.outputs, (-1, len(found.classes))),
     )
     for verb, specs, wanted in ports:
         # A side that the artefact leaves free is -1; the batch may be free or of any size.
         good = len(specs) == 1 and len(specs[0].shape) == len(wanted)
         good = good and specs[0].dtype == "float32"
         pairs = zip(specs[0].shape[1:], wanted[1:], strict=True) if good else ()
-        if not good or any(have not in (-1, want) for have, want in pairs):
-            found = ", ".join(f"{spec.dtype} {spec.shape}" for spec in specs) or "nothing"
+        if not good or any(side not in (-1, want) for side, want in pairs):
+            have = ", ".join(f"{spec.dtype} {spec.shape}" for spec in specs) or "nothing"
             raise ModelError(
-                f"{source.path}: {verb} {found}, expected one float32 {wanted}",
+                f"{found.program.path}: {verb} {have}, expected one float32 {wanted}",
                 "export it with normalised images in and logits out; check its classes and size",
             )
 

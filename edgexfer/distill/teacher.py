@@ -22,7 +22,7 @@ from edgexfer.core.rundir import read_run
 from edgexfer.distill.foreign import (
     Foreign,
     SessionModel,
-    load_session,
+    load_foreign,
     open_bundle,
     open_onnx,
     read_card,
@@ -233,7 +233,7 @@ def _open(place: Path, card: PathLike | None) -> _Source:
 
 def _foreign(where: str, found: Foreign) -> _Source:
     notes = (found.note,) if found.note else ()
-    model = load_session(found)
+    model = load_foreign(found)
     return _Source(where, model, found.classes, found.preprocess, found.sha256, notes)
 
 

@@ -103,7 +103,7 @@ def test_an_onnx_file_teaches_with_what_its_card_says(model: Path, card: Path) -
 
 def test_an_onnx_file_that_says_all_of_itself_needs_no_card(model: Path, card: Path) -> None:
     teacher = load_teacher(changed(model, add_facts), LABELS)
-    assert member(teacher).source.sha256 == sha256_file(model)
+    assert open_onnx(model, None).sha256 == sha256_file(model)
     x = as_tensor(pixels())
     assert teacher(x).equal(load_teacher(model, LABELS, card=card)(x))
 
@@ -127,7 +127,7 @@ def test_probabilities_are_turned_back_into_logits(model: Path, card: Path) -> N
 def test_a_bundle_teaches_with_its_most_precise_artefact(tmp_path: Path, backend: str) -> None:
     bundle = make_bundle(tmp_path / "bundle", [f"{backend}-int8", f"{backend}-fp32"], images=0)
     teacher = load_teacher(bundle, LABELS)
-    assert member(teacher).source.precision == "fp32" and teacher.notes == ()
+    assert member(teacher).program.precision == "fp32" and teacher.notes == ()
     expected = by_hand(write_onnx(tmp_path / "same.onnx"), pixels())
     answers = teacher.logits(as_tensor(pixels()))
     torch.testing.assert_close(answers, torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
@@ -138,7 +138,7 @@ def test_a_program_of_torch_teaches_without_its_code(tmp_path: Path) -> None:
     images = as_tensor(pixels())
     answers = teacher(images)
     torch.testing.assert_close(answers[:1], teacher(images[:1]), rtol=1e-2, atol=1e-3)
-    assert member(teacher).source.backend == "torch" and answers.std(0).min() > 0
+    assert member(teacher).program.backend == "torch" and answers.std(0).min() > 0
     assert teacher.modules_for_features is None
 
 
