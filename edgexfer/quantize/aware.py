@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.models.onnx import export_onnx, frozen
+from edgexfer.quantize.binding import Bound, bind
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.fold import fold_batch_norms
-from edgexfer.quantize.graph import Bound, QuantizedGraph, bind
+from edgexfer.quantize.graph import QuantizedGraph
 from edgexfer.quantize.qdq import quantize_qdq
 from edgexfer.quantize.ranges import SCHEMA, TrainedRanges, is_restricted
 
@@ -29,9 +29,9 @@ _LEVELS, _LEVELS_REDUCED = 127, 64
 class AwareStudent(nn.Module):
     """A student with quantization in the loop; it takes and gives what the student does.
 
-    Batch norms are folded and their statistics stand still; dropout is off. Its parameters are the
-    student's weights and the logarithms of the activations' scales. It computes in float32,
-    whatever precision surrounds it.
+    The statistics of batch norms stand still, and dropout is off. Its parameters are the student's
+    and the logarithms of the activations' scales. It computes in float32, whatever precision
+    surrounds it.
 
     Attributes:
         graph: what computes.
@@ -42,14 +42,13 @@ class AwareStudent(nn.Module):
         self,
         graph: QuantizedGraph,
         profile: HardwareProfile,
-        size: tuple[int, int],
-        folded: Mapping[str, str],
         bound: Mapping[str, Bound],
+        images: Tensor,
     ) -> None:
         """Keep what ``finish`` needs; use ``prepare``."""
         super().__init__()
         self.graph, self.profile = graph, profile
-        self._size, self._folded, self._bound = size, folded, bound
+        self._bound, self._images = bound, images
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to logits (B, C)."""
@@ -64,7 +63,7 @@ class AwareStudent(nn.Module):
         """Put the trained weights into the student that this was prepared from.
 
         Args:
-            student: changed in place; its folded batch norms add a bias and do nothing else.
+            student: changed in place.
 
         Returns:
             The ranges of the activations, to be kept beside the weights.
@@ -74,7 +73,7 @@ class AwareStudent(nn.Module):
         """
         student.load_state_dict(self.graph.student.state_dict())
         with tempfile.TemporaryDirectory() as folder:
-            _, bound = _export(student, self._size, self._folded, Path(folder))
+            _, bound = _export(frozen(student), self._images, Path(folder))
         if bound != self._bound:
             raise ModelError(
                 f"{type(student).__name__}: its ONNX file does not hold the trained weights",
@@ -120,29 +119,27 @@ def prepare(student: nn.Module, calibration: Calibration, profile: HardwareProfi
 
     Raises:
         RecipeError: the target is not covered.
-        ModelError: the student cannot be exported, folded or run operator by operator.
+        ModelError: the student cannot be exported, or its ONNX file cannot be trained.
         BackendError: ONNX Runtime cannot quantize it.
     """
     import onnx
 
     refuse_target(profile)
-    mine, size = frozen(student), calibration.preprocess.size
-    folded = fold_batch_norms(mine, torch.from_numpy(next(calibration.batches())))
+    mine, images = frozen(student), torch.from_numpy(next(calibration.batches())[:1])
     with tempfile.TemporaryDirectory() as folder:
-        file, bound = _export(mine, size, folded, Path(folder))
+        file, bound = _export(mine, images, Path(folder))
         out = Path(folder) / "int8.onnx"
         scheme = profile.quantization
         quantize_qdq(file, out, calibration, scheme, restricted=is_restricted(profile))
         levels = _LEVELS_REDUCED if scheme.reduce_range else _LEVELS
         graph = QuantizedGraph(mine, bound, onnx.load(out), levels=levels)
-    return AwareStudent(graph, profile, size, folded, bound)
+    return AwareStudent(graph, profile, bound, images)
 
 
-def _export(
-    student: nn.Module, size: tuple[int, int], folded: Mapping[str, str], folder: Path
-) -> tuple[Path, dict[str, Bound]]:
+def _export(student: nn.Module, images: Tensor, folder: Path) -> tuple[Path, dict[str, Bound]]:
     """Write a student as FP32 ONNX and say which of its weights are where in the file."""
     import onnx
 
-    file = export_onnx(student, size, folder / "fp32.onnx")
-    return file, bind(frozen(student), onnx.load(file), folded)
+    height, width = images.shape[-2:]
+    file = export_onnx(student, (height, width), folder / "fp32.onnx")
+    return file, bind(student, onnx.load(file), images)

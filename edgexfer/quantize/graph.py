@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edgexfer.core.errors import ModelError
+from edgexfer.quantize.binding import WEIGHTED, Array, Bound
 from edgexfer.quantize.fake import fake_quantize, round_through, weight_scale, widen_for_bias
 from edgexfer.quantize.operators import Attributes, Operator, get_operator
 from edgexfer.quantize.ranges import Range
@@ -27,22 +26,7 @@ from edgexfer.quantize.ranges import Range
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-Array = npt.NDArray[Any]
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A weight of the torch model that an initialiser of the file is a copy of.
-
-    Attributes:
-        name: of the weight in the model.
-        transposed: whether the file has it transposed.
-    """
-
-    name: str
-    transposed: bool
 
 
 @dataclass(frozen=True)
@@ -127,15 +111,15 @@ class QuantizedGraph(nn.Module):
                 del kept[name]
         rounded = [b for layer in self._layers for b in (layer.weight, layer.bias) if b is not None]
         for weight in (*rounded, *self._bound.values()):
-            tensor = self._tensor(weight)
-            tensor.requires_grad_(isinstance(tensor, nn.Parameter))
+            for parameter in weight.parameters(student):
+                parameter.requires_grad_(True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the graph in float32, whatever precision surrounds it."""
         with torch.autocast(images.device.type, enabled=False):
             values: dict[str, Any] = {"": None, self._input: images.float(), **self._integers}
             values.update({n: getattr(self, buffer) for n, buffer in self._floats.items()})
-            values.update({n: self._value(b) for n, b in self._bound.items()})
+            values.update({n: bound.value(self.student) for n, bound in self._bound.items()})
             for layer in self._layers:
                 values.update(zip(layer.outputs, self._rounded(layer), strict=True))
             for step in self._steps:
@@ -165,25 +149,16 @@ class QuantizedGraph(nn.Module):
         return fake_quantize(inputs[0], scale, grid.zero, grid.low, grid.high)
 
     def _rounded(self, layer: _Layer) -> tuple[Tensor, ...]:
-        weight = self._value(layer.weight)
+        weight = layer.weight.value(self.student)
         scale = weight_scale(weight, layer.axis, self._levels)
         if layer.bias is None or layer.grid is None:
             return (round_through(weight, scale),)
-        bias = self._value(layer.bias)
+        bias = layer.bias.value(self.student)
         input_scale = self.log_scales[layer.grid].detach().exp()
         flat = widen_for_bias(scale.flatten(), input_scale, bias)
         # A channel without weight and bias may have a step that float32 cannot hold.
         step = (flat * input_scale).clamp_min(torch.finfo(flat.dtype).tiny)
         return round_through(weight, flat.view_as(scale)), round_through(bias, step)
-
-    def _value(self, bound: Bound) -> Tensor:
-        tensor = self._tensor(bound)
-        return tensor.mT if bound.transposed else tensor
-
-    def _tensor(self, bound: Bound) -> Tensor:
-        path, _, leaf = bound.name.rpartition(".")
-        tensor: Tensor = getattr(self.student.get_submodule(path), leaf)
-        return tensor
 
     def _read(self, quantized: ModelProto) -> None:
         """Turn nodes into steps, and initialisers into weights and constants."""
@@ -207,7 +182,7 @@ class QuantizedGraph(nn.Module):
             if n.op_type == _DEQUANTIZE and n.output[0] not in stored
         }
         for node in quantized.graph.node:
-            if node.op_type in _WEIGHTED:
+            if node.op_type in WEIGHTED:
                 self._read_layer(node, stored, arrays, grids)
         for node in stored.values():
             # What no layer takes, such as a constant of an addition, keeps its value.
@@ -258,54 +233,6 @@ class QuantizedGraph(nn.Module):
             self.register_buffer(self._floats[name], tensor, persistent=False)
         else:
             self._integers[name] = tensor
-
-
-def bind(student: nn.Module, file: ModelProto, folded: Mapping[str, str]) -> dict[str, Bound]:
-    """Say of which weight of the model each initialiser of its FP32 file is a copy.
-
-    Args:
-        student: its batch norms are folded.
-        file: the student as FP32 ONNX.
-        folded: names of batch norms by those of their convolutions.
-
-    Raises:
-        ModelError: a layer's weight or bias is none of the student's.
-    """
-    from onnx import numpy_helper
-
-    held = {n: t.detach().cpu().numpy() for n, t in student.state_dict().items()}
-    arrays = {t.name: numpy_helper.to_array(t) for t in file.graph.initializer}
-    biases = {}
-    for node in file.graph.node:
-        norm = folded.get(node.input[1].removesuffix(".weight")) if node.op_type == "Conv" else None
-        if norm is not None and len(node.input) > 2:
-            biases[node.input[2]] = f"{norm}.bias"
-    bound: dict[str, Bound] = {}
-    for name, array in arrays.items():
-        found = _find(biases.get(name, name), array, held) if array.ndim else None
-        if found is not None:
-            bound[name] = found
-    for node in file.graph.node:
-        weights = node.input[1:] if node.op_type in _WEIGHTED else ()
-        for name in weights:
-            if name in arrays and name not in bound:
-                raise ModelError(
-                    f"{type(student).__name__}: {name} of its ONNX file is none of its weights",
-                    "leave out --quantize-for, or choose another architecture",
-                )
-    return bound
-
-
-def _find(name: str, array: Array, held: Mapping[str, Array]) -> Bound | None:
-    """Find the weight of that name, else the only one of these values; it may lie transposed."""
-    if name in held and np.array_equal(held[name], array):
-        return Bound(name, transposed=False)
-    for transposed in (False, True):
-        wanted = array.T if transposed else array
-        same = [n for n, value in held.items() if np.array_equal(value, wanted)]
-        if len(same) == 1:
-            return Bound(same[0], transposed)
-    return None
 
 
 def _tensor_name(node: NodeProto) -> str:
