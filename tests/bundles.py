@@ -38,9 +38,18 @@ TARGETS = {
     "null": "x86-null",
     "onnxruntime": "x86-onnxruntime",
     "openvino": "x86-openvino",
+    "tensorrt": "gpu-tensorrt",
     "torch": "x86-torch",
 }
-SUFFIXES = {"null": ".npz", "onnxruntime": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+SUFFIXES = {
+    "null": ".npz",
+    "onnxruntime": ".onnx",
+    "openvino": ".xml",
+    "tensorrt": ".onnx",
+    "torch": ".pt2",
+}
+# Engines are built on the device, so another runtime gives the golden outputs.
+STAND_IN = {"tensorrt": "onnxruntime"}
 ALL = ("null-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-int8")
 
 
@@ -56,7 +65,8 @@ def make_bundle(
 
     Args:
         folder: where; created.
-        kinds: artefacts to make, ``BACKEND-PRECISION`` of ``ALL``, or ``torch-fp32``.
+        kinds: artefacts to make, ``BACKEND-PRECISION`` of ``ALL``, ``torch-fp32``,
+            ``tensorrt-fp32`` or ``tensorrt-int8``.
         images: evaluation images; 0 for a bundle without any.
         golden: store golden outputs.
         machines: the kind of machine that a backend's profile names, where it is not this one.
@@ -173,7 +183,7 @@ def _artefact(folder: Path, kind: str, golden: bool) -> Artefact:
         write_null(place)
     elif backend == "torch":
         write_program(place)
-    elif backend == "onnxruntime":
+    elif backend in ("onnxruntime", "tensorrt"):
         write_onnx(place, quantized=precision == "int8")
     else:
         onnx = write_onnx(folder / "source.onnx", quantized=precision == "int8")
@@ -182,7 +192,8 @@ def _artefact(folder: Path, kind: str, golden: bool) -> Artefact:
     files = [place] + ([place.with_suffix(".bin")] if backend == "openvino" else [])
     name = f"data/{kind}.npy"
     if golden:
-        session = get_backend(backend).load(place, Plan(precision, threads=1))
+        runtime = STAND_IN.get(backend, backend)
+        session = get_backend(runtime).load(place, Plan(precision, threads=1))
         np.save(folder / name, predict(session, np.load(folder / "data/golden.npy"), PREPROCESS))
         session.close()
     return Artefact(
@@ -204,7 +215,8 @@ def _write_profile(path: Path, backend: str, machine: str) -> None:
         name=TARGETS[backend],
         title=f"this machine with {backend}",
         backend=backend,
-        device="CPU",
+        device="GPU" if backend == "tensorrt" else "CPU",
+        compile_on="device" if backend == "tensorrt" else "host",
         machine=machine,
         seen_on_hardware=True,
         aliases=(f"my-{backend}",),

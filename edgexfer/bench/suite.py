@@ -151,6 +151,7 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
     status, reasons = judge(results)
     profile = read_profile(bundle, manifest, artefact)
+    gpu = [run.gpu_ns for run in runs]
     latency = _quantiles([run.infer_ns for run in runs])
     described = describe(artefact)
     active = next((r.active for r in results if r.active), {})
@@ -187,6 +188,7 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
         stages={
             "pre": _quantiles([run.pre_ns for run in runs]),
             "post": _quantiles([run.post_ns for run in runs]),
+            **({"gpu": _quantiles(gpu)} if any(gpu) else {}),
         },
         accuracy=accuracy,
         power=None,

@@ -8,10 +8,11 @@ from typing import Any, List, Optional
 
 from edgexfer.bench.feed import check_session, read_array
 from edgexfer.bench.golden import check_golden
-from edgexfer.bench.job import load_artefact, plan_of, read_profile
-from edgexfer.core.backend import Plan, get_backend
+from edgexfer.bench.job import load_artefact, read_profile
+from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import REMAKE, Artefact, Manifest, all_entries, verify_files
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError
+from edgexfer.core.profile import HardwareProfile
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _artefact(bundle: Path, manifest: Manifest, artefact: Artefact, machine: str
         missing = _missing_runtime(artefact)
         if missing is not None:
             return missing
-        return _golden(bundle, manifest, artefact, plan_of(artefact, profile, 0))
+        return _golden(bundle, manifest, artefact, profile)
     except EdgexferError as error:
         return Finding(artefact.name, "failed", error.what, error.fix)
 
@@ -92,8 +93,10 @@ def _missing_runtime(artefact: Artefact) -> Optional[Finding]:
     return None
 
 
-def _golden(bundle: Path, manifest: Manifest, artefact: Artefact, plan: Plan) -> Finding:
-    session = load_artefact(bundle, artefact, get_backend(artefact.backend), plan)
+def _golden(
+    bundle: Path, manifest: Manifest, artefact: Artefact, profile: HardwareProfile
+) -> Finding:
+    session = load_artefact(bundle, artefact, profile, get_backend(artefact.backend))
     try:
         check_session(session, manifest.preprocess, len(manifest.labels))
         found = check_golden(bundle, manifest, artefact, session)

@@ -51,6 +51,8 @@ class ProcessRun:
         peak_rss_bytes: most memory that the process had resident until its first inference had
             ended, before the harness loaded its images; ``None`` where unknown.
         rss_before_load_bytes: resident before the artefact was loaded; likewise.
+        gpu_ns: the device's own time of some further runs, copies included, by its own events;
+            empty where the runtime cannot tell.
         noise: what else happened on the machine meanwhile: ``foreign_pct`` and ``steal_pct`` of its
             CPU time, a fixed piece of arithmetic timed before and after, involuntary switches.
     """
@@ -65,6 +67,7 @@ class ProcessRun:
     peak_rss_bytes: Optional[int]
     rss_before_load_bytes: Optional[int]
     noise: Dict[str, Any] = field(default_factory=dict)
+    gpu_ns: Tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class Record:
         device: facts of the machine.
         settings: scenario, batch, threads, processes, seconds, and the order's seed.
         latency: percentiles by name (``p50 p90 p95 p99``) of ``infer_ns`` pooled over processes.
-        stages: percentiles of ``pre_ns`` and ``post_ns`` likewise.
+        stages: percentiles of ``pre_ns`` and ``post_ns`` likewise, and of ``gpu_ns`` where there is
+            one.
         accuracy: see there; ``None`` with a reason in ``absent``.
         power: energy figures; ``None`` with a reason in ``absent``.
         absent: for each figure that could not be had, why.

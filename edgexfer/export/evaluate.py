@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgexfer.bench.job import load_artefact, plan_of, read_profile
+from edgexfer.bench.job import load_artefact, read_profile
 from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
 from edgexfer.core.errors import BackendError, RunError
@@ -121,8 +121,8 @@ def _evaluate_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> lis
     results = []
     for artefact in manifest.artefacts:
         try:
-            plan = plan_of(artefact, read_profile(bundle, manifest, artefact), 0)
-            session = load_artefact(bundle, artefact, get_backend(artefact.backend), plan)
+            profile = read_profile(bundle, manifest, artefact)
+            session = load_artefact(bundle, artefact, profile, get_backend(artefact.backend))
         except BackendError as error:
             results.append(Evaluation(artefact.name, 0, 0, None, 0.0, 100.0, {}, error.what))
             continue

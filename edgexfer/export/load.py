@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgexfer.bench.job import load_artefact, plan_of, read_profile
+from edgexfer.bench.job import load_artefact, read_profile
 from edgexfer.core.backend import Session, get_backend
 from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
 from edgexfer.core.errors import BackendError, BundleError, DataError
@@ -124,8 +124,8 @@ def load_bundle(path: Path, artefact: str | None = None) -> LoadedBundle:
         except BackendError as error:
             missing = missing or error
             continue
-        plan = plan_of(candidate, read_profile(path, manifest, candidate), 0)
-        session = load_artefact(path, candidate, backend, plan)
+        profile = read_profile(path, manifest, candidate)
+        session = load_artefact(path, candidate, profile, backend)
         return LoadedBundle(manifest, candidate, session)
     assert missing is not None
     raise missing
