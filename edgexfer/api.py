@@ -6,6 +6,7 @@ The functions return what a verb would print; errors are those of ``edgexfer.cor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
     from edgexfer.data.audit import Audit
+    from edgexfer.distill.sweep import Outcome
     from edgexfer.export.evaluate import Evaluation
     from edgexfer.export.load import LoadedBundle
     from edgexfer.pipeline import Trip
@@ -52,23 +54,29 @@ def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLi
 
 
 def distill(
-    data: str | DataSection, teacher: PathLike | None, student: str | StudentSection, out: PathLike
-) -> RunInfo:
-    """Distil a student from a teacher's run; an unfinished run in ``out`` goes on.
+    data: str | DataSection,
+    teacher: PathLike | Sequence[PathLike],
+    student: str | StudentSection,
+    out: PathLike,
+) -> Outcome:
+    """Distil a student from its teacher, and train all that its section asks for beside it.
 
     Args:
         data: where the images are, or a whole section.
-        teacher: the teacher's run; ``None`` trains the same student without it, the control.
-        student: name of the architecture, or a whole section.
-        out: the run's folder.
+        teacher: a run, a bundle or an ONNX file; several are averaged.
+        student: name of the architecture, or a whole section; it says whether a control, further
+            seeds or losses are trained.
+        out: the run's folder; an unfinished run there goes on.
 
     Returns:
-        What the finished run says of itself; ``result["test"]`` holds its accuracy.
+        ``student`` is what the finished run says of itself, ``student.result["test"]`` holds its
+        accuracy; ``control`` and ``sweep`` where they were asked for.
     """
-    from edgexfer.distill.stage import distill as stage
+    from edgexfer.distill.sweep import distill_all
 
     section = StudentSection(ModelSection(student)) if isinstance(student, str) else student
-    return stage(_data(data), teacher, check_section(section), Path(out))
+    teachers = (teacher,) if isinstance(teacher, (str, os.PathLike)) else tuple(teacher)
+    return distill_all(_data(data), teachers, check_section(section), Path(out))
 
 
 def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[Evaluation]:

@@ -4,7 +4,8 @@
 
     TRIP/recipe.yaml      what was asked
     TRIP/teacher/         run            TRIP/student/        run
-    TRIP/control/         run            TRIP/bundle/         the student for its targets
+    TRIP/control/         run            TRIP/student-sweep/  further losses and seeds
+    TRIP/bundle/          the student for its targets
     TRIP/teacher-bundle/  the teacher as it was trained, to be measured beside the student
     TRIP/bench/           records        TRIP/report.html     the page
     TRIP/trip.json        what each stage was made from
@@ -38,6 +39,7 @@ from edgexfer.core.files import (
 )
 from edgexfer.core.progress import Progress
 from edgexfer.core.stats import PairedDrop
+from edgexfer.core.sweep import Sweep
 from edgexfer.recipe import Recipe, dump_recipe
 
 SCHEMA = "edgexfer.trip/1"
@@ -53,12 +55,14 @@ class Trip:
         path: its folder.
         records: the measurements, one file per artefact.
         gain: accuracy of the student minus that of the control; ``None`` without a control.
+        sweep: over seeds and losses; ``None`` where there is one of each.
         report: the page.
     """
 
     path: Path
     records: tuple[Path, ...]
     gain: PairedDrop | None
+    sweep: Sweep | None
     report: Path
 
 
@@ -74,8 +78,9 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
         RecipeError: the recipe names no target, or its name is no name of a folder.
         EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
     """
-    from edgexfer.distill.losses import get_loss
     from edgexfer.distill.stage import distill
+    from edgexfer.distill.sweep import distill_all
+    from edgexfer.distill.terms import parse_loss, split_losses
     from edgexfer.export.stage import export
     from edgexfer.models.create import check_name
     from edgexfer.profiles import find_profile
@@ -97,7 +102,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     for target in recipe.export.targets:
         find_profile(target)
     check_name(recipe.student.model.name)
-    get_loss(recipe.student.loss)
+    for loss in split_losses(recipe.student.loss):
+        parse_loss(loss, w_soft=recipe.student.w_soft)
     make_dir(out)
     state = _State(out)
     asked = out / "recipe.yaml"
@@ -105,22 +111,27 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
         write_atomic(asked, dump_recipe(recipe))
 
     # 2. The trainings: teacher, student, and the student without the teacher.
-    guide = None
+    sweep = None
     if recipe.teacher is not None:
         teacher = finetune(recipe.data, recipe.teacher, out / "teacher")
-        guide = out / "teacher"
-    student = distill(recipe.data, guide, recipe.student, out / "student")
-    control = guide is not None and recipe.student.control
-    if control:
-        distill(recipe.data, None, recipe.student, out / "control")
+        outcome = distill_all(
+            recipe.data,
+            (out / "teacher",),
+            recipe.student,
+            out / "student",
+            control=out / "control",
+        )
+        student, sweep = outcome.student, outcome.sweep
+    else:
+        student = distill(recipe.data, (), recipe.student, out / "student")
     # Only now: a recipe that a training refuses must not stand for what the trip was made by.
     write_atomic(asked, dump_recipe(recipe))
 
     # 3. The bundles: the student for its targets, the teacher as the eager reference.
     wanted = {"bundle": (out / "student", student, recipe.export)}
-    if guide is not None:
+    if recipe.teacher is not None:
         eager = replace(recipe.export, targets=(TEACHER_TARGET,), precision="fp32")
-        wanted["teacher-bundle"] = (guide, teacher, eager)
+        wanted["teacher-bundle"] = (out / "teacher", teacher, eager)
     bundles = []
     for name, (run, info, section) in wanted.items():
         described = [encode(find_profile(target)) for target in section.targets]
@@ -136,9 +147,10 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     )
 
     # 5. The report.
-    gain = compare_runs(out / "student", out / "control") if control else None
+    controlled = recipe.teacher is not None and recipe.student.control
+    gain = compare_runs(out / "student", out / "control") if controlled else None
     report = build([out], out / "report.html")
-    return Trip(out, tuple(sorted(bench.glob("*.json"))), gain, report)
+    return Trip(out, tuple(sorted(bench.glob("*.json"))), gain, sweep, report)
 
 
 def _folder(recipe: Recipe) -> Path:

@@ -35,7 +35,7 @@ def test_a_room_of_a_verbs_name_is_still_the_verb() -> None:
     assert edgexfer.distill.losses.kd.__name__ == "kd"  # type: ignore[attr-defined]
     assert list(inspect.signature(edgexfer.distill).parameters)[:2] == ["data", "teacher"]
     with pytest.raises(DataError, match="nowhere"):
-        edgexfer.distill("nowhere", None, "resnet8", "out")
+        edgexfer.distill("nowhere", "teacher", "resnet8", "out")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgexfer.core.bundle import Manifest, Rung
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
+    from edgexfer.distill.sweep import Outcome
     from edgexfer.pipeline import Trip
 
 
@@ -33,17 +34,35 @@ def show_run(place: Path, info: RunInfo, *, as_json: bool, following: str) -> No
     click.echo(f"Next: {following}")
 
 
-def show_control(place: Path, control: Path, infos: Sequence[RunInfo], *, as_json: bool) -> None:
-    """Print whether the teacher helped: the student against the same student without it."""
+def show_distillation(place: Path, outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a student came to, and whether its teacher helped."""
     from edgexfer.training.stage import compare_runs
 
-    gain = compare_runs(place, control)
+    if not outcome.student.result:
+        return  # one of several processes of a training; the leader speaks for all
+    compared = outcome.control is not None and outcome.sweep is None
+    gain = compare_runs(place, outcome.control_place) if compared else None
     if as_json:
-        student, without = (encode(info) for info in infos)
-        found = {"student": student, "control": without, "gain": encode(gain)}
+        found: dict[str, Any] = encode(outcome.student)
+        if outcome.control is not None:
+            found = {"student": found, "control": encode(outcome.control), "gain": encode(gain)}
+        if outcome.sweep is not None:
+            found = {"student": encode(outcome.student), "sweep": encode(outcome.sweep)}
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(f"{control}: the control, without the teacher. {gain_in_words(gain)}")
+    for warning in outcome.student.result.get("teacher", {}).get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
+    following = f"edgexfer export {place} --target x86-onnxruntime --out bundle"
+    show_run(place, outcome.student, as_json=False, following=following)
+    if gain is not None:
+        click.echo(
+            f"{outcome.control_place}: the control, without the teacher. {gain_in_words(gain)}"
+        )
+    if outcome.sweep is not None:
+        from edgexfer.report.sweep import sweep_answer, sweep_table
+
+        click.echo(sweep_table(outcome.sweep))
+        click.echo(sweep_answer(outcome.sweep) or f"The runs are in {outcome.folder}.")
 
 
 def gain_in_words(gain: Any) -> str:
@@ -90,12 +109,15 @@ def show_trip(trip: Trip) -> None:
     from edgexfer.core.bundle import MANIFEST
     from edgexfer.core.files import sha256_file
     from edgexfer.core.record import read_record
+    from edgexfer.report.sweep import sweep_table
     from edgexfer.report.table import summary_table
 
     places = {"student": trip.path / "bundle", "teacher": trip.path / "teacher-bundle"}
     roles = {sha256_file(b / MANIFEST): role for role, b in places.items() if b.is_dir()}
     click.echo(summary_table([read_record(p) for p in trip.records], roles=roles))
-    if trip.gain is not None:
+    if trip.sweep is not None:
+        click.echo(sweep_table(trip.sweep))
+    elif trip.gain is not None:
         click.echo(gain_in_words(trip.gain))
     click.echo(f"Report: {trip.report}")
 

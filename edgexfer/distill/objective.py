@@ -1,14 +1,20 @@
-"""What a distilled student minimises: ``w_soft`` · soft loss + ``w_hard`` · cross entropy."""
+"""What a distilled student minimises: a weighted sum of losses, cross entropy among them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgexfer.distill.losses import Loss
-from edgexfer.distill.teacher import Teacher
+from edgexfer.distill.features import Features
+from edgexfer.distill.losses import get_loss, standardise
+from edgexfer.distill.terms import Term
 from edgexfer.training.objective import Views, labelled_cross_entropy
+
+#: Called with pixels float32 (B, 3, H, W) on 0..255 and what views they are; returns the teacher's
+#: logits (B, C), float32, in the student's class order.
+Answers = Callable[[Tensor, Views], Tensor]
 
 
 @dataclass(frozen=True)
@@ -16,38 +22,52 @@ class Distillation:
     """Objective of the training loop.
 
     Teacher and student see the same pixels, after the same crop, mirror and mixup (Beyer et al.,
-    "Knowledge distillation: A good teacher is patient and consistent", 2022).
+    "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
 
     Attributes:
         teacher: answers in the student's class order.
-        loss: the soft loss; it carries its own T².
-        temperature: T, above 0.
-        w_soft: weight of the soft loss.
+        terms: logit losses with their weights.
         w_hard: weight of cross entropy with the labels.
+        temperature: T of the logit losses, above 0.
+        standardise: bring both models' logits to mean 0 and deviation 1 first.
+        soft_warmup: epochs over which the logit losses' weights grow linearly to their own.
         label_smoothing: of the cross entropy, 0..1.
+        features: feature losses with their weights; ``None`` for none.
     """
 
-    teacher: Teacher
-    loss: Loss
-    temperature: float
-    w_soft: float
+    teacher: Answers
+    terms: tuple[Term, ...]
     w_hard: float
+    temperature: float
+    standardise: bool = False
+    soft_warmup: float = 0.0
     label_smoothing: float = 0.0
+    features: Features | None = None
 
     def __call__(
         self, model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its parts.
+        """Return the loss and its parts, each before its weight.
 
         Args:
             model: the student; takes pixels, gives logits (B, C).
             pixels: float32 (B, 3, H, W) on 0..255.
-            targets: class probabilities (B, C).
+            targets: class probabilities (B, C); a row of zeros has no label.
             views: what the batch holds.
         """
-        del views
-        logits = model(pixels)
-        soft = self.loss(logits, self.teacher(pixels), self.temperature, targets)
+        logits, told = model(pixels), self.teacher(pixels, views)
         hard = labelled_cross_entropy(logits, targets, self.label_smoothing)
-        total = self.w_soft * soft + self.w_hard * hard
-        return total, {"soft": soft.detach(), "hard": hard.detach()}
+        total, parts = self.w_hard * hard, {"hard": hard.detach()}
+        if self.standardise:
+            logits, told = standardise(logits), standardise(told)
+        grown = min((views.epochs + 1) / self.soft_warmup, 1.0) if self.soft_warmup else 1.0
+        for term in self.terms:
+            value = get_loss(term.name)(logits, told, self.temperature, targets)
+            total = total + grown * term.weight * value
+            parts[term.label] = value.detach()
+        if self.features is not None:
+            found = self.features()
+            for term in self.features.terms:
+                total = total + term.weight * found[term.label]
+                parts[term.label] = found[term.label].detach()
+        return total, parts

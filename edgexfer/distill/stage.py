@@ -1,158 +1,214 @@
-"""The distillation stage: teacher's run and images in, student's run out."""
+"""The distillation stage: a teacher and images in, a student's run out.
+
+What the teacher brings is in ``lesson.py``; several seeds and losses in ``sweep.py``.
+"""
 
 from __future__ import annotations
 
-import math
-
-import torch
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
-from edgexfer.core.model import read_card
-from edgexfer.core.rundir import RunDir, RunInfo
-from edgexfer.data.images import Images
-from edgexfer.distill.losses import entropy, get_loss
-from edgexfer.distill.objective import Distillation
-from edgexfer.distill.teacher import Teacher, load_teacher
-from edgexfer.models.groups import parameter_groups
-from edgexfer.recipe import DataSection, StudentSection
+from edgexfer.core.rundir import RunInfo
+from edgexfer.distill.health import against_student
+from edgexfer.distill.lesson import Lesson, Pupil, prepare_lesson
+from edgexfer.distill.teacher import load_teacher
+from edgexfer.distill.terms import Term, hard_weight, parse_loss, unmixable
+from edgexfer.profiles import find_profile
+from edgexfer.quantize.ranges import write_ranges
+from edgexfer.recipe import DataSection, ExportSection, StudentSection
 from edgexfer.training.distributed import joined
-from edgexfer.training.loop import Job, Objective, fit
+from edgexfer.training.loop import fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
+    Built,
     build_model,
     finish,
     images_of,
     make_feed,
+    make_job,
     open_data,
     open_training,
 )
 
-_BATCH = 64
+if TYPE_CHECKING:
+    from edgexfer.data.dataset import Dataset
+    from edgexfer.data.images import Images
+    from edgexfer.quantize.aware import AwareStudent
+
+# Settings that decide what is trained beside a run, or how fast, but nothing of the run itself.
+_BESIDE = ("control", "seeds", "assistants", "teacher_cache", "cache_gb")
+# Files by whose content, not by whose name, a run is known: the teacher's identity holds it.
+_FILES = ("class_map", "teacher_card")
+_TAUGHT = (
+    *("loss", "temperature", "w_soft", "w_hard", "standardise", "soft_warmup"),
+    *("teacher_weights", "teacher_engine", "cache_top_k"),
+)
 
 
 def distill(
-    data: DataSection, teacher: PathLike | None, student: StudentSection, out: PathLike
+    data: DataSection,
+    teachers: Sequence[PathLike],
+    student: StudentSection,
+    out: PathLike,
+    *,
+    shared: bool = False,
 ) -> RunInfo:
-    """Train a student on the teacher's soft logits; an unfinished run in ``out`` goes on.
+    """Train a student on its teacher's answers; an unfinished run in ``out`` goes on.
 
     Args:
         data: the images.
-        teacher: a finished run; ``None`` trains the same student on the same schedule with the
-            labels alone: the control.
-        student: architecture, loss and schedule.
+        teachers: each a finished run, a bundle or an ONNX file; none at all trains the same student
+            on the same schedule with the labels alone: the control.
+        student: architecture, one sum of losses, and schedule.
         out: the run's folder.
+        shared: other runs ask the teacher about the same views, so that its answers are worth
+            keeping.
 
     Raises:
         RunError: the teacher is unfinished, or ``out`` holds something else.
-        ModelError: the teacher lacks one of the data's classes, or knows no more than chance.
-        RecipeError: the loss is unknown, or all its weights are 0.
+        ModelError: the teacher lacks one of the data's classes, knows no more than chance, or has
+            not the layers that a feature loss names.
+        RecipeError: the loss is unknown, its weights are all 0, or it cannot be used with mixup.
         DataError: the images are unusable.
+        MachineError: the teacher's answers are to be kept, and there is no room.
         TrainingError: the loss became non-finite, or memory ran out.
         Interrupted: by Ctrl-C or SIGTERM; the state is saved.
     """
     # 1. Refuse what cannot work before anything is written.
-    loss = get_loss(student.loss)
-    w_soft = 0.9 if student.w_soft is None else student.w_soft
-    w_hard = 0.1 if student.w_hard is None else student.w_hard
-    if w_soft + w_hard <= 0:
-        raise RecipeError("w_soft and w_hard are both 0", "give at least one of them a weight")
+    terms = check_losses(student)
+    check_target(student)
     dataset = open_data(data)
-    parents = {"teacher": read_card(teacher).weights_sha256} if teacher else {}
-    kind = "distill" if teacher else "control"
-    config = encode(student)
-    for name in ("control",) if teacher else ("control", "loss", "temperature", "w_soft", "w_hard"):
-        config.pop(name)
+    guide = (
+        load_teacher(
+            teachers,
+            dataset.classes,
+            class_map=student.class_map,
+            card=student.teacher_card,
+            weights=student.teacher_weights,
+        )
+        if teachers
+        else None
+    )
+    kind = "distill" if guide else "control"
+    parents = {"teacher": guide.identity} if guide else {}
+    config = _config(student, terms if guide else ())
 
-    with joined() as here, open_training(kind, out, config, data, dataset, parents) as run:
+    with (
+        joined() as here,
+        open_training(kind, out, config, data, dataset, parents) as run,
+        ExitStack() as closing,
+    ):
         if here.share(run.done):
             return run.info
 
         # 2. The student, from the seed alone, so that the control begins with the same weights.
-        guide = load_teacher(teacher, dataset.classes) if teacher else None
         train = student.train
         built = build_model(student.model, len(dataset.classes), train.seed)
         # The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
         test = images_of(data, dataset, "test", built.preprocess)
 
+        aware = _quantized(built, dataset, student, test) if student.quantize_for else None
+        trained = built if aware is None else replace(built, model=aware)
+
         # 3. The teacher, checked before hours are spent on it.
-        objective: Objective = cross_entropy(train.label_smoothing)
-        if teacher and guide:
-            guide.to(memory_format=torch.channels_last).to(here.device)
-            _check_teacher(guide, teacher, run, val, student.temperature)
-            objective = Distillation(
-                guide,
-                loss,
-                student.temperature,
-                w_soft,
-                w_hard,
-                train.label_smoothing,
-            )
+        split = "train+unlabelled" if guide and data.unlabelled else "train"
+        feed = make_feed(data, dataset, built.preprocess, train, split)
+        lesson: Lesson | None = None
+        if guide:
+            pupil = Pupil(student, terms, trained, feed, val, dataset.classes)
+            lesson = prepare_lesson(guide, str(teachers[0]), pupil, run, here, shared=shared)
+            closing.enter_context(lesson)
 
         # 4. The one loop.
-        job = Job(
-            run=run,
-            model=built.model,
-            preprocess=built.preprocess,
-            section=train,
-            feed=make_feed(data, dataset, built.preprocess, train),
-            val=val,
-            objective=objective,
-            groups=parameter_groups(
-                built.model,
-                lr=train.lr,
-                backbone_lr=train.backbone_lr,
-                weight_decay=train.weight_decay,
-                decay_all=train.decay_all,
-            ),
-            frozen=[],
-            title=f"{kind} {built.name}",
-        )
+        objective = lesson.objective if lesson else cross_entropy(train.label_smoothing)
+        job = make_job(run, trained, train, feed, val, objective)
+        if lesson and lesson.features:
+            lesson.join(job)
         result = fit(job)
+        if aware is not None:
+            write_ranges(run, aware.finish(built.model))
 
         # 5. Test once, save, and say so.
-        return finish(run, built, result, dataset, test)
+        found: dict[str, Any] = {}
+        if lesson:
+            health = against_student(lesson.health, result.val_top1_pct)
+            found["teacher"] = encode(health)
+        return finish(run, built, result, dataset, test, found)
 
 
-def at_chance(correct: int, n: int, classes: int) -> bool:
-    """Say whether so many right answers are no more than guessing gives.
+def _quantized(
+    built: Built, dataset: Dataset, student: StudentSection, test: Images
+) -> AwareStudent:
+    """Put the quantization of the target into the student, its ranges from training images."""
+    from edgexfer.quantize.aware import prepare
+    from edgexfer.quantize.calibration import draw_calibration
 
-    The bound is three standard deviations above chance; of a few images that may be more than all
-    of them, so it lies at most halfway between chance and perfect.
+    measured = test.pixels(range(len(test))).permute(0, 2, 3, 1).numpy()
+    images = ExportSection().calibration_images
+    calibration = draw_calibration(dataset, images, built.preprocess, measured=measured)
+    return prepare(built.model, calibration, find_profile(str(student.quantize_for)))
+
+
+def check_target(student: StudentSection) -> None:
+    """Refuse a quantization-aware training that cannot be.
+
+    Raises:
+        RecipeError: the target has no INT8 that can be trained for, the student is not trained yet,
+            or a loss looks into it.
+        ProfileError: the target is unknown.
     """
-    chance = 1 / classes
-    deviation = math.sqrt(chance * (1 - chance) / n)
-    return correct / n < min(chance + 3 * deviation, (1 + chance) / 2)
+    from edgexfer.quantize.aware import refuse_target
 
-
-def _check_teacher(
-    teacher: Teacher, place: PathLike, run: RunDir, val: Images, temperature: float
-) -> None:
-    """Refuse a teacher that knows no more than chance; log what it knows and how soft it is.
-
-    It is asked just as the student will ask it: at the student's geometry, for its classes.
-    """
-    classes = len(teacher.order)
-    device = teacher.order.device
-    batches = [range(i, min(i + _BATCH, len(val))) for i in range(0, len(val), _BATCH)]
-    logits = torch.cat([teacher(val.pixels(b).to(device).float()).cpu() for b in batches])
-    correct = int((logits.argmax(1) == val.labels).sum())
-    n = len(val)
-    if at_chance(correct, n, classes):
-        raise ModelError(
-            f"{place}: the teacher has {100 * correct / n:.1f} % on {n} val images, chance is "
-            f"{100 / classes:.1f} %",
-            "fine-tune the teacher on this data first, and check its class names",
+    if student.quantize_for is None:
+        return
+    refuse_target(find_profile(student.quantize_for))
+    if not (student.model.weights or student.model.pretrained):
+        raise RecipeError(
+            "student.quantize_for needs a student that is trained in float already",
+            "distil it without --quantize-for first, then give RUN/model/weights.safetensors as "
+            "--weights",
         )
-    run.log(
-        {
-            "event": "teacher",
-            "step": 0,
-            "val_top1_pct": 100 * correct / n,
-            "n": n,
-            "reordered_classes": teacher.reordered,
-            "soft_entropy_share": entropy(logits, temperature),
-        }
-    )
+    inside = [t.label for t in parse_loss(student.loss, w_soft=None) if t.facts.features]
+    if inside:
+        raise RecipeError(
+            f"loss {inside[0]} looks into the student, which student.quantize_for has rebuilt",
+            "take logit losses for the quantized student",
+        )
+
+
+def check_losses(student: StudentSection) -> tuple[Term, ...]:
+    """Read the sum of losses, and refuse one that means nothing or cannot be computed.
+
+    Raises:
+        RecipeError: naming the term or the setting.
+    """
+    terms = parse_loss(student.loss, w_soft=student.w_soft)
+    if hard_weight(terms, student.w_hard) + sum(term.weight for term in terms) <= 0:
+        raise RecipeError(
+            f"loss {student.loss!r}: all its weights and w_hard are 0",
+            "give at least one of them a weight",
+        )
+    apart = unmixable(terms)
+    if apart and (student.train.mixup or student.train.cutmix):
+        raise RecipeError(
+            f"loss {apart[0]} needs one true class of each image, but train.mixup or cutmix is on",
+            "set both to 0, or take kd or dist",
+        )
+    return terms
+
+
+def _config(student: StudentSection, terms: Sequence[Term]) -> dict[str, Any]:
+    """Return the settings by which a run is known again, its losses with their weights."""
+    config: dict[str, Any] = encode(student)
+    for name in (*_BESIDE, *_FILES, *(() if terms else _TAUGHT)):
+        config.pop(name)
+    if terms:
+        config["terms"] = encode(tuple(terms))
+        config["w_hard"] = hard_weight(terms, student.w_hard)
+    return config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,11 +226,26 @@ def open_training(
     return open_run(out, wanted, leader=world().rank == 0)
 
 
-def finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset, test: Images) -> RunInfo:
+def finish(
+    run: RunDir,
+    built: Built,
+    result: FitResult,
+    dataset: Dataset,
+    test: Images,
+    more: Mapping[str, Any] | None = None,
+) -> RunInfo:
     """Measure the trained model on the test images, save it, and mark the run as done.
 
     The predictions are kept beside it, so that two runs can be compared image by image. What was
     kept to go on after a kill is removed last.
+
+    Args:
+        run: of the training.
+        built: the trained model.
+        result: how the training went.
+        dataset: what it was trained on.
+        test: its test images.
+        more: further results of the stage, as values that JSON can hold.
 
     Returns:
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
@@ -260,6 +275,7 @@ def finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset, test:
         "weights_sha256": card.weights_sha256,
         "test": score(labels, predictions),
         "fit": encode(result),
+        **(more or {}),
     }
     run.set(status="done", result=found)
     checkpoint.clear(run.path)

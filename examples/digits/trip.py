@@ -37,7 +37,7 @@ def main() -> None:
 
     student = StudentSection(ModelSection("resnet8", size=16), train=schedule)
     distilled = edgexfer.distill(data, given.out / "teacher", student, given.out / "student")
-    print(f"student: {distilled.result['test']['top1_pct']:.2f} %")
+    print(f"student: {distilled.student.result['test']['top1_pct']:.2f} %")
 
     targets = ExportSection(("x86-onnxruntime", "x86-openvino"), max_drop=5.0)
     edgexfer.export(given.out / "student", targets, given.out / "bundle")

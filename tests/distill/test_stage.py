@@ -14,9 +14,10 @@ from torch.nn import functional
 from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.core.rundir import read_events
 from edgexfer.distill import stage
-from edgexfer.distill.losses import kd
+from edgexfer.distill.health import at_chance
 from edgexfer.distill.objective import Distillation
 from edgexfer.distill.teacher import Teacher
+from edgexfer.distill.terms import parse_loss
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
 from edgexfer.training.loop import FitResult, Job, fit
 from edgexfer.training.objective import Views
@@ -58,8 +59,8 @@ def test_student_and_control_differ_by_the_teacher_alone(
     tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = weights_at_start(monkeypatch)
-    student = stage.distill(data, teacher, STUDENT, tmp_path / "student")
-    control = stage.distill(data, None, STUDENT, tmp_path / "control")
+    student = stage.distill(data, (teacher,), STUDENT, tmp_path / "student")
+    control = stage.distill(data, (), STUDENT, tmp_path / "control")
     assert started[0].keys() == started[1].keys()
     assert all(t.equal(started[1][n]) for n, t in started[0].items())
     assert (student.kind, control.kind) == ("distill", "control")
@@ -69,11 +70,11 @@ def test_student_and_control_differ_by_the_teacher_alone(
     assert list(student.parents) == ["teacher"] and not control.parents
     noted = [e for e in read_events(tmp_path / "student") if e["event"] == "teacher"]
     assert len(noted) == 1 and noted[0]["val_top1_pct"] > 60
-    assert 0 < noted[0]["soft_entropy_share"] < 1
+    assert 0 < noted[0]["entropy_share"] < 1
 
     # Both are done: the same commands train no more.
-    assert stage.distill(data, teacher, STUDENT, tmp_path / "student") == student
-    assert stage.distill(data, None, STUDENT, tmp_path / "control") == control
+    assert stage.distill(data, (teacher,), STUDENT, tmp_path / "student") == student
+    assert stage.distill(data, (), STUDENT, tmp_path / "control") == control
     assert len(started) == 2
 
 
@@ -83,14 +84,14 @@ def test_a_teacher_at_chance_is_refused(tmp_path: Path, data: DataSection) -> No
     )
     finetune(data, untrained, tmp_path / "teacher")
     with pytest.raises(ModelError, match=r"val images, chance is 33\.3 %") as caught:
-        stage.distill(data, tmp_path / "teacher", STUDENT, tmp_path / "student")
+        stage.distill(data, (tmp_path / "teacher",), STUDENT, tmp_path / "student")
     assert "fine-tune the teacher on this data first" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"w_soft": 0.0, "w_hard": 0.0}, "w_soft and w_hard are both 0"),
+        ({"w_soft": 0.0, "w_hard": 0.0}, "all its weights and w_hard are 0"),
         ({"loss": "kdd"}, "loss 'kdd' is unknown"),
     ],
 )
@@ -98,7 +99,7 @@ def test_a_loss_that_means_nothing_is_refused(
     tmp_path: Path, data: DataSection, teacher: Path, changes: dict[str, Any], what: str
 ) -> None:
     with pytest.raises(RecipeError, match=what):
-        stage.distill(data, teacher, replace(STUDENT, **changes), tmp_path / "student")
+        stage.distill(data, (teacher,), replace(STUDENT, **changes), tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
 
@@ -118,7 +119,13 @@ def test_the_objective_is_the_weighted_sum_of_its_parts() -> None:
     student = Fixed([[1.0, -0.5, 0.25], [0.0, 3.0, -1.0]])
     teacher = Teacher(Fixed([[2.0, 0.0, -1.0], [0.5, 4.0, -2.0]]), [0, 1, 2], "")
     targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
-    objective = Distillation(teacher, kd, 4.0, w_soft=0.7, w_hard=0.2, label_smoothing=0.1)
+    objective = Distillation(
+        lambda pixels, _: teacher(pixels),
+        parse_loss("0.7*kd", w_soft=None),
+        w_hard=0.2,
+        temperature=4.0,
+        label_smoothing=0.1,
+    )
     views = Views(torch.arange(2), epoch=0, step=0, steps_per_epoch=1)
     loss, parts = objective(student, torch.zeros(2, 3, 8, 8), targets, views)
 
@@ -128,7 +135,7 @@ def test_the_objective_is_the_weighted_sum_of_its_parts() -> None:
     smooth = 0.9 * targets + 0.1 / 3
     hard = -(smooth * functional.log_softmax(student.logits, dim=1)).sum(1).mean()
     torch.testing.assert_close(loss, 0.7 * soft + 0.2 * hard)
-    torch.testing.assert_close(parts["soft"], soft.detach())
+    torch.testing.assert_close(parts["kd"], soft.detach())
     torch.testing.assert_close(parts["hard"], hard.detach())
     torch.autograd.backward(loss)
     assert student.logits.grad is not None and teacher.model.get_parameter("logits").grad is None
@@ -141,4 +148,4 @@ def test_the_objective_is_the_weighted_sum_of_its_parts() -> None:
 def test_a_few_val_images_do_not_condemn_a_good_teacher(
     correct: int, n: int, classes: int, refused: bool
 ) -> None:
-    assert stage.at_chance(correct, n, classes) == refused
+    assert at_chance(correct, n, classes) == refused

@@ -1,0 +1,254 @@
+"""What the teacher brings to a training: checked, timed, kept, and turned into an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import torch
+
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.progress import say
+from edgexfer.core.rundir import RunDir
+from edgexfer.data.feed import TrainFeed
+from edgexfer.data.images import Images
+from edgexfer.distill.cache import CachedTeacher
+from edgexfer.distill.cache_plan import plan_cache
+from edgexfer.distill.engine import Engine, choose_engine, make_engine
+from edgexfer.distill.features import Features
+from edgexfer.distill.health import Health, at_chance, check_health
+from edgexfer.distill.objective import Distillation
+from edgexfer.distill.teacher import Teacher
+from edgexfer.distill.terms import Term, hard_weight
+from edgexfer.models.normalise import PixelModel
+from edgexfer.recipe import StudentSection
+from edgexfer.training.distributed import World
+from edgexfer.training.job import Job
+from edgexfer.training.stage import Built
+
+# The paper's warm-up of dkd, and its share of the paper's epochs where there are fewer.
+_WARMUP_EPOCHS, _WARMUP_SHARE = 20.0, 1 / 12
+_WARMED = ("dkd", "tckd", "nckd")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """Who is taught.
+
+    Attributes:
+        section: what was asked for.
+        terms: its losses.
+        built: the student.
+        feed: its training batches.
+        val: images to judge the teacher by.
+        classes: names, in the order of the logits.
+    """
+
+    section: StudentSection
+    terms: tuple[Term, ...]
+    built: Built
+    feed: TrainFeed
+    val: Images
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A teacher ready to teach; a context manager, since feature losses look into both models.
+
+    Attributes:
+        objective: what the student minimises.
+        features: its feature losses; ``None`` for none.
+        health: what the teacher knows.
+    """
+
+    objective: Distillation
+    features: Features | None
+    health: Health
+
+    def join(self, job: Job) -> None:
+        """Have the projectors of the feature losses trained along with the student."""
+        assert self.features is not None, "only feature losses have projectors"
+        job.auxiliary = self.features
+        parameters = list(self.features.parameters())
+        if parameters:
+            train = job.section
+            job.groups.append(
+                {
+                    "name": "projectors",
+                    "params": parameters,
+                    "lr": train.lr,
+                    "weight_decay": train.weight_decay,
+                }
+            )
+
+    def __enter__(self) -> Lesson:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of both models."""
+        if self.features is not None:
+            self.features.close()
+
+
+def prepare_lesson(
+    guide: Teacher, place: str, pupil: Pupil, run: RunDir, here: World, *, shared: bool
+) -> Lesson:
+    """Check the teacher, choose what computes it and whether its answers are kept.
+
+    Args:
+        guide: answers in the student's class order.
+        place: its name in errors.
+        pupil: who is taught.
+        run: the student's run; health, engine and cache are recorded in it.
+        here: this process.
+        shared: other runs ask about the same views.
+
+    Raises:
+        ModelError: the teacher knows no more than chance, or lacks a layer.
+        RecipeError: its answers are to be kept, and they cannot be.
+        MachineError: likewise, for want of room.
+    """
+    section = pupil.section
+    guide = guide.to(memory_format=torch.channels_last).to(here.device)
+    for note in guide.notes:
+        _tell(note, here)
+
+    # 1. Is it worth listening to?
+    health = _examine(guide, place, pupil, run, here)
+
+    # 2. What computes it; a training that goes on takes what it began with.
+    looks_inside = any(term.facts.features for term in pupil.terms)
+    engine = _engine(guide, pupil, run, here, looks_inside=looks_inside)
+    features = _features(guide, place, pupil) if looks_inside else None
+
+    # 3. Whether its answers are kept. Feature maps are not, and to make them is to ask it.
+    if looks_inside and section.teacher_cache == "on":
+        raise RecipeError(
+            "student.teacher_cache is on, but a feature loss needs the teacher's layers each time",
+            "leave out --teacher-cache, or take logit losses alone",
+        )
+    kept = section if not looks_inside else replace(section, teacher_cache="off")
+    plan = plan_cache(kept, guide.identity, engine.name, pupil.classes, pupil.feed, shared=shared)
+    if plan.use:
+        _tell(plan.text, here)
+    run.set(
+        lineage={
+            **run.info.lineage,
+            "teacher_cache": {"use": plan.use, "why": plan.why, "bytes": plan.bytes},
+        }
+    )
+    objective = Distillation(
+        teacher=CachedTeacher(engine, plan, pupil.feed, run.log),
+        terms=tuple(term for term in pupil.terms if not term.facts.features),
+        w_hard=hard_weight(pupil.terms, section.w_hard),
+        temperature=section.temperature,
+        standardise=section.standardise,
+        soft_warmup=soft_warmup(section, pupil.terms),
+        label_smoothing=section.train.label_smoothing,
+        features=features,
+    )
+    return Lesson(objective, features, health)
+
+
+def soft_warmup(section: StudentSection, terms: Sequence[Term]) -> float:
+    """Return over how many epochs the weights of logit losses grow.
+
+    Unset, it is the paper's 20 of 240 epochs for ``dkd`` (Zhao et al., CVPR 2022, section 5), as
+    many but no larger share of a shorter training, and none for the other losses.
+    """
+    if section.soft_warmup is not None:
+        return section.soft_warmup
+    if not any(term.name in _WARMED for term in terms):
+        return 0.0
+    return min(_WARMUP_EPOCHS, _WARMUP_SHARE * section.train.epochs)
+
+
+def _examine(guide: Teacher, place: str, pupil: Pupil, run: RunDir, here: World) -> Health:
+    """Ask the teacher about the val images, just as the student will ask it.
+
+    Raises:
+        ModelError: it knows no more than chance.
+    """
+    val, classes = pupil.val, len(pupil.classes)
+    device = guide.order.device
+    batches = [range(i, min(i + _BATCH, len(val))) for i in range(0, len(val), _BATCH)]
+    logits = torch.cat([guide(val.pixels(b).to(device).float()).cpu() for b in batches])
+    health = check_health(logits, val.labels, pupil.section.temperature)
+    if at_chance(round(health.val_top1_pct * health.n / 100), health.n, classes):
+        raise ModelError(
+            f"{place}: the teacher has {health.val_top1_pct:.1f} % on {health.n} val images, "
+            f"chance is {100 / classes:.1f} %",
+            "fine-tune the teacher on this data first, and check its class names",
+        )
+    known = {**encode(health), "reordered_classes": guide.reordered}
+    run.log({"event": "teacher", "step": 0, **known})
+    for warning in health.warnings:
+        _tell(f"warning: {warning}", here)
+    return health
+
+
+def _engine(
+    guide: Teacher, pupil: Pupil, run: RunDir, here: World, *, looks_inside: bool
+) -> Engine:
+    """Return what the run began with, or choose it now and record it."""
+    known = here.share(run.info.lineage.get("teacher_engine"))
+    if known is not None:
+        return make_engine(guide, str(known["name"]), here.device)
+    with closing(pupil.feed.epoch(0)) as batches:
+        pixels = next(batches).images.float()
+    chosen: Engine | None = None
+    if here.leader:
+        steps = pupil.section.train.epochs * pupil.feed.steps_per_epoch
+        chosen = choose_engine(
+            guide,
+            pixels,
+            asked=pupil.section.teacher_engine,
+            device=here.device,
+            features=looks_inside,
+            calls=steps,
+        )
+        run.set(lineage={**run.info.lineage, "teacher_engine": chosen.encode()})
+    name = here.share(chosen.name if chosen else None)
+    return chosen or make_engine(guide, name, here.device)
+
+
+def _features(guide: Teacher, place: str, pupil: Pupil) -> Features:
+    """Open the taps of the feature losses.
+
+    Raises:
+        ModelError: the teacher's layers cannot be seen, or one that is named does not exist.
+    """
+    inner = guide.modules_for_features
+    if inner is None:
+        first = next(term.label for term in pupil.terms if term.facts.features)
+        raise ModelError(
+            f"{place}: loss {first} looks at the teacher's layers, which only a single run shows",
+            "name the folder of a finished run as the teacher, or take logit losses alone",
+        )
+    device = guide.order.device
+    pixels = pupil.val.pixels(range(min(2, len(pupil.val)))).to(device)
+    ours = PixelModel(pupil.built.model.to(device), pupil.built.preprocess).to(device)
+    return Features(
+        pupil.terms,
+        pupil.built.model,
+        inner,
+        ours.normalise(pixels),
+        guide.members()[0].normalise(pixels),
+        seed=pupil.section.train.seed,
+    )
+
+
+def _tell(text: str, here: World) -> None:
+    if here.leader:
+        say(text)

@@ -1,0 +1,132 @@
+"""Sweeps over seeds and losses, run for real on pictures of three colours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgexfer.core.errors import RecipeError
+from edgexfer.core.rundir import read_run
+from edgexfer.core.sweep import read_sweep
+from edgexfer.distill import sweep as sweeping
+from edgexfer.distill.stage import distill
+from edgexfer.distill.sweep import distill_all
+from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
+from edgexfer.transfer.finetune import finetune
+from tests.pictures import write_folder
+
+pytestmark = pytest.mark.torch
+
+TRAIN = TrainSection(
+    epochs=2, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32", compile="off"
+)
+STUDENT = StudentSection(
+    ModelSection("resnet8", size=16), train=TRAIN, teacher_engine="torch", control=True
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
+    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 32)))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, data: DataSection) -> Path:
+    section = TeacherSection(
+        ModelSection("resnet8", size=16), "scratch", train=replace(TRAIN, epochs=3)
+    )
+    place = tmp_path_factory.mktemp("runs") / "teacher"
+    finetune(data, section, place)
+    return place
+
+
+def test_losses_and_seeds_are_compared_with_the_control(
+    tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEXFER_CACHE", str(tmp_path / "cache"))
+    asked = replace(STUDENT, loss="kd,dist", seeds=2)
+    outcome = distill_all(data, (teacher,), asked, tmp_path / "student")
+
+    found = outcome.sweep
+    assert found is not None and found == read_sweep(outcome.folder)
+    assert [arm.name for arm in found.arms] == ["kd", "dist", "control"]
+    assert found.baseline == "control" and found.teacher_top1_pct is not None
+    assert all(arm.seeds == (0, 1) and len(arm.top1_pct) == 2 for arm in found.arms)
+    assert [arm.gain is None for arm in found.arms] == [False, False, True]
+    for arm in found.arms:
+        for run, seed, top1_pct in zip(arm.runs, arm.seeds, arm.top1_pct, strict=True):
+            info = read_run(outcome.folder / run)
+            assert info.status == "done" and info.config["train"]["seed"] == seed
+            assert info.result["test"]["top1_pct"] == top1_pct
+    kd, _, control = found.arms
+    assert kd.gain is not None and kd.gain.seeds == 2
+    assert kd.gain.gain_pt == pytest.approx(kd.mean_pct - control.mean_pct)
+    assert (outcome.folder / kd.runs[0]).resolve() == tmp_path / "student"
+    assert (outcome.folder / control.runs[0]).resolve() == tmp_path / "student-control"
+
+    # The teacher was asked once about the views that all of them saw.
+    lineages = [read_run(outcome.folder / run).lineage for run in (*kd.runs, *found.arms[1].runs)]
+    assert all(lineage["teacher_cache"]["use"] for lineage in lineages)
+    assert [lineage["teacher_cache"]["why"] for lineage in lineages][1:] == [
+        "answers to the same views are there"
+    ] * 3 or all(lineage["teacher_cache"]["use"] for lineage in lineages)
+
+
+def test_a_sweep_goes_on_with_more_seeds(
+    tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEXFER_CACHE", str(tmp_path / "cache"))
+    once = distill_all(data, (teacher,), STUDENT, tmp_path / "student")
+    assert once.sweep is None and once.control is not None
+    trained: list[Path] = []
+    whole = distill
+
+    def noting(*args: object, **more: object) -> object:
+        before = (Path(str(args[3])) / "run.json").exists()
+        if not before:
+            trained.append(Path(str(args[3])))
+        return whole(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweeping, "distill", noting)
+    twice = distill_all(data, (teacher,), replace(STUDENT, seeds=2), tmp_path / "student")
+    assert [place.relative_to(twice.folder).as_posix() for place in trained] == [
+        "kd/seed-1",
+        "control/seed-1",
+    ]
+    assert twice.student == once.student and twice.control == once.control
+
+
+def test_without_a_control_the_first_loss_is_what_others_are_compared_with(
+    tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEXFER_CACHE", str(tmp_path / "cache"))
+    asked = replace(STUDENT, loss="kd, mse", control=False)
+    outcome = distill_all(data, (teacher,), asked, tmp_path / "student")
+    assert outcome.control is None and outcome.sweep is not None
+    assert outcome.sweep.baseline == "kd"
+    assert [arm.gain is None for arm in outcome.sweep.arms] == [True, False]
+
+
+def test_an_assistant_stands_between_teacher_and_student(
+    tmp_path: Path, data: DataSection, teacher: Path
+) -> None:
+    asked = replace(STUDENT, control=False, assistants=("resnet14",))
+    outcome = distill_all(data, (teacher,), asked, tmp_path / "student")
+    assistant = read_run(tmp_path / "student-assistant-1")
+    assert assistant.result["model"] == "resnet14"
+    alone = distill_all(
+        data, (tmp_path / "student-assistant-1",), replace(asked, assistants=()), tmp_path / "alone"
+    )
+    assert outcome.student.parents == alone.student.parents
+    assert outcome.student.result["weights_sha256"] == alone.student.result["weights_sha256"]
+
+
+def test_two_losses_that_would_share_a_folder_are_refused(
+    tmp_path: Path, data: DataSection, teacher: Path
+) -> None:
+    asked = replace(STUDENT, loss="1*kd, 1 * kd")
+    with pytest.raises(RecipeError, match="names a loss twice"):
+        distill_all(data, (teacher,), asked, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
