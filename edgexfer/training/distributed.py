@@ -17,10 +17,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from edgexfer.core.errors import MachineError, TrainingError
+from edgexfer.training.pulse import Pulse
+from edgexfer.training.signals import StopRequest
 
 TIMEOUT_S = 120.0
+# This process's, while it has joined others; torch's own process group is as global.
+_pulse: Pulse | None = None
+
+
+class LostContactError(TrainingError):
+    """An exchange with the other processes failed, since one of them has ended or hangs."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +41,30 @@ class World:
         size: how many there are.
         local_rank: its number on this machine.
         device: where it computes: its own GPU where there is one, else the CPU.
+        pulse: tells the others that it lives; ``None`` in a world of one.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: _device(0))
+    pulse: Pulse | None = field(default=None, repr=False, compare=False)
 
     @property
     def leader(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
+    def arrive(self) -> None:
+        """Note that the next thing this process does is to exchange something with the others."""
+        if self.pulse is not None:
+            self.pulse.arrive()
+
     def sum(self, *values: float) -> list[float]:
         """Return the sums of the values over all processes."""
         if self.size == 1:
             return list(values)
+        self.arrive()
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         sums: list[float] = tensor.tolist()
@@ -57,6 +74,7 @@ class World:
         """Return the leader's value, a plain JSON value, in every process."""
         if self.size == 1:
             return value
+        self.arrive()
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
@@ -64,6 +82,7 @@ class World:
     def average_gradients(self, module: nn.Module) -> None:
         """Average a module's gradients over all processes, as DDP does for the model's own."""
         if self.size > 1:
+            self.arrive()
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
@@ -72,6 +91,7 @@ class World:
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the leader's buffers, such as running statistics."""
         if self.size > 1:
+            self.arrive()
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
@@ -81,7 +101,7 @@ def world() -> World:
     if not (dist.is_available() and dist.is_initialized()):
         return World()
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    return World(dist.get_rank(), dist.get_world_size(), local, _device(local))
+    return World(dist.get_rank(), dist.get_world_size(), local, _device(local), _pulse)
 
 
 @contextmanager
@@ -99,10 +119,14 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield world()
         return
+    global _pulse
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise MachineError(
             f"torchrun: rank {os.environ.get('RANK')} cannot join the others "
@@ -110,11 +134,26 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             "start all processes with torchrun, on hosts that reach each other",
         ) from error
     try:
-        here = world()
-        with lost_contact(here):
-            yield here
+        with Pulse(store, rank, size) as _pulse:
+            here = world()
+            with _told_to_the_others(_pulse), lost_contact(here):
+                yield here
     finally:
+        _pulse = None
         dist.destroy_process_group()
+
+
+@contextmanager
+def _told_to_the_others(pulse: Pulse) -> Iterator[None]:
+    """Tell the other processes when this one ends with an error, and whether it is its own."""
+    try:
+        yield
+    except LostContactError:
+        pulse.give_up("")
+        raise
+    except BaseException as error:
+        pulse.give_up(f"{type(error).__name__}: {_first_line(error)}")
+        raise
 
 
 @contextmanager
@@ -122,7 +161,7 @@ def lost_contact(here: World) -> Iterator[None]:
     """Turn a collective that fails, since another process has gone, into one line.
 
     Raises:
-        TrainingError: naming this process.
+        LostContactError: naming this process, and the one to blame where that can be told.
     """
     try:
         yield
@@ -130,9 +169,15 @@ def lost_contact(here: World) -> Iterator[None]:
         text = str(error)
         if here.size == 1 or not any(w in text for w in ("gloo", "NCCL", "Connection", "Timed")):
             raise
-        raise TrainingError(
-            f"rank {here.rank}: another process has ended or hangs ({_first_line(error)})",
-            "see what the first rank that failed says, then type the same command again",
+        blamed = None
+        if here.pulse is not None:
+            # torchrun ends all processes as soon as one has failed; this one has yet to say why.
+            with StopRequest():
+                blamed = here.pulse.blame()
+        raise LostContactError(
+            f"rank {here.rank}: {blamed or 'another process has ended or hangs'} "
+            f"({_first_line(error)})",
+            "see what that rank says, then type the same command again",
         ) from error
 
 
@@ -149,6 +194,6 @@ def _device(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0][:120] if lines else type(error).__name__

@@ -21,7 +21,7 @@ from edgexfer.data.images import Images
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
 from edgexfer.training import checkpoint, depthwise, host
-from edgexfer.training.distributed import World, world
+from edgexfer.training.distributed import World, lost_contact, world
 from edgexfer.training.evaluate import count_right
 from edgexfer.training.guards import Where, memory_errors, not_finite
 from edgexfer.training.job import FitResult, Job
@@ -58,8 +58,8 @@ def fit(job: Job) -> FitResult:
     ``section.patience`` is set, else the average where ``section.ema`` is, else the last.
 
     Raises:
-        TrainingError: the loss or gradient is not finite, or memory ran out with one image at a
-            time, in the optimiser or in validation.
+        TrainingError: the loss or gradient is not finite, memory ran out with one image at a time,
+            in the optimiser or in validation, or another process has ended or hangs.
         Interrupted: Ctrl-C or SIGTERM; the state was saved.
         DiskError: a checkpoint cannot be written; the one before is intact.
         RecipeError: the settings do not fit the machine or the data.
@@ -91,7 +91,7 @@ def fit(job: Job) -> FitResult:
         quiet=job.quiet or not here.leader,
     )
     metrics = Metrics(job.run, state.total, leader=here.leader)
-    with StopRequest() as stop, memory_errors(), metrics, progress:
+    with StopRequest() as stop, lost_contact(here), memory_errors(), metrics, progress:
         progress.skip(state.total * section.batch_size)
         while state.epoch < section.epochs and not _exhausted(state, section.patience):
             training.epoch(stop, metrics, progress)

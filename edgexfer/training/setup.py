@@ -153,6 +153,8 @@ def make_stepper(
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices)
+        # It begins with an exchange of buffers.
+        model.register_forward_pre_hook(lambda *_: here.arrive())
     return Stepper(
         model=model,
         bare=pixel_model,

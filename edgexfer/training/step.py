@@ -132,6 +132,7 @@ class Stepper:
             share = len(some) / len(pixels)
             with self._no_sync(last):
                 loss, parts = self._forward(self.model, some, wanted, held)
+                world().arrive()
                 torch.autograd.backward(self.scaler.scale(loss * share))
             total += loss.detach() * share
             for name, part in parts.items():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,15 @@ from tests.training.toy import Feed, Net, make_job
 
 def main(path: Path, behaviour: str) -> None:
     torch.set_num_threads(1)
-    with joined(timeout_s=60) as here:
+    with joined(timeout_s=4 if behaviour == "wedge" else 60) as here:
         info = RunInfo(SCHEMA, "finetune", "running", {}, {}, "0" * 64)
         with open_run(path, info, leader=here.leader) as run:
             torch.manual_seed(0)
             job = make_job(run, Net(norm=False, dropout=0.0), ema=0.9, accumulate=2)
             feed: Any = Feed(job.section.batch_size, rank=here.rank, world=here.size)
             job.feed = feed
-            if behaviour == "fail" and here.rank == 1:
-                job.objective = _failing_at_call(job.objective, 25)
+            if behaviour in BREAKING and here.rank == 1:
+                job.objective = _breaking_at_call(job.objective, 25, BREAKING[behaviour])
             if behaviour == "nan" and here.rank == 1:
                 job.objective = _nan_from_call(job.objective, 25)
             result = fit(job)
@@ -33,15 +36,36 @@ def main(path: Path, behaviour: str) -> None:
                 run.set(status="done", result={"top1_pct": result.val_top1_pct})
 
 
-def _failing_at_call(objective: Any, call: int) -> Callable[..., Any]:
+def fail() -> None:
+    raise ValueError("this rank breaks")
+
+
+def kill() -> None:
+    sys.stderr.write(f"killed at {time.time()}\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wedge() -> None:
+    sys.stderr.write(f"wedged at {time.time()}\n")
+    sys.stderr.flush()
+    time.sleep(600)
+
+
+BREAKING = {"fail": fail, "kill": kill, "wedge": wedge}
+
+
+def _breaking_at_call(
+    objective: Any, call: int, break_down: Callable[[], None]
+) -> Callable[..., Any]:
     calls = iter(range(1, 10**6))
 
-    def failing(*args: Any) -> Any:
+    def breaking(*args: Any) -> Any:
         if next(calls) == call:
-            raise ValueError("this rank breaks")
+            break_down()
         return objective(*args)
 
-    return failing
+    return breaking
 
 
 def _nan_from_call(objective: Any, call: int) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -68,9 +69,36 @@ def test_a_process_that_breaks_ends_the_job_with_its_checkpoints_intact(tmp_path
     done = torchrun(2, tmp_path / "run", "fail")
     assert done.returncode != 0
     assert time.monotonic() - start < 60
-    assert "this rank breaks" in done.stderr
+    assert "rank 0: rank 1 ended with ValueError: this rank breaks (" in done.stderr
     snapshot, skipped = checkpoint.newest(tmp_path / "run")
     assert snapshot is not None and snapshot.step == 10 and not skipped
+
+
+def test_a_killed_process_ends_the_job_within_ten_seconds_and_is_named(tmp_path: Path) -> None:
+    done = torchrun(2, tmp_path / "run", "kill")
+    ended = time.time()
+    assert done.returncode != 0
+    assert ended - moment("killed", done.stderr) < 10
+    assert "rank 0: rank 1 was killed (" in done.stderr
+
+
+def test_a_wedged_process_ends_the_job_by_the_time_out_and_is_named(tmp_path: Path) -> None:
+    done = torchrun(2, tmp_path / "run", "wedge")
+    ended = time.time()
+    assert done.returncode != 0
+    # Four seconds of time-out, two to see who is to blame, eight for the wedged one to notice, and
+    # the rest for two interpreters to end.
+    assert ended - moment("wedged", done.stderr) < 4 + 2 + 8 + 10
+    assert "rank 0: rank 1 hangs (" in done.stderr
+    # Where it hangs is shown before it is ended.
+    assert "in wedge" in done.stderr
+
+
+def moment(what: str, text: str) -> float:
+    """Return when a process said that something happens to it, in seconds since the epoch."""
+    found = re.search(rf"{what} at ([\d.]+)", text)
+    assert found is not None, text
+    return float(found[1])
 
 
 def test_a_loss_that_is_not_finite_in_one_process_is_told_by_the_one_that_writes(
