@@ -251,15 +251,14 @@ def _stage(task: Task) -> _Stage:
     return _Stage(data, student, dataset, built, feed, teacher)
 
 
-def _cached(stage: _Stage, engine: Engine) -> CachedTeacher:
+def _answers(stage: _Stage, engine: Engine) -> CachedTeacher:
+    """Return the teacher as the stage asks it; whether its answers are kept is for ``auto``."""
     from edgexfer.distill.cache import CachedTeacher
     from edgexfer.distill.cache_plan import plan_cache
 
-    asked = replace(stage.student, teacher_cache="on")
     identity, classes = stage.teacher.identity, stage.dataset.classes
-    return CachedTeacher(
-        engine, plan_cache(asked, identity, engine.name, classes, stage.feed), stage.feed
-    )
+    plan = plan_cache(stage.student, identity, engine.name, classes, stage.feed)
+    return CachedTeacher(engine, plan, stage.feed)
 
 
 def _fill(task: Task) -> dict[str, Any]:
@@ -274,10 +273,10 @@ def _fill(task: Task) -> dict[str, Any]:
     first = next(stage.feed.epoch(0))
     pixels, _ = to_device(first.images, first.labels, device)
     engine = choose_engine(stage.teacher, pixels, device=device)
-    cached = _cached(stage, engine)
+    answers = _answers(stage, engine)
     for batch in stage.feed.epoch(0):
         pixels, _ = to_device(batch.images, batch.labels, device)
-        cached(pixels, Views.of(batch, stage.feed.steps_per_epoch))
+        answers(pixels, Views.of(batch, stage.feed.steps_per_epoch))
     return {"engine": engine.name, "times_ms": engine.times_ms, "refused": engine.refused}
 
 
@@ -286,23 +285,18 @@ def _edgexfer(task: Task) -> dict[str, Any]:
 
     from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
     from edgexfer.distill.engine import make_engine
-    from edgexfer.distill.losses import kd
     from edgexfer.distill.objective import Distillation
+    from edgexfer.distill.terms import hard_weight, parse_loss
     from edgexfer.training.loop import fit
     from edgexfer.training.stage import images_of, make_job
 
     stage = _stage(task)
     assert task.engine is not None
-    engine = make_engine(stage.teacher, task.engine, torch.device(task.device))
-    cached = _cached(stage, engine) if task.variant == CACHED else None
+    answers = _answers(stage, make_engine(stage.teacher, task.engine, torch.device(task.device)))
+    terms = parse_loss(stage.student.loss, w_soft=None)
+    distillation = Distillation(answers, terms, hard_weight(terms, None), TEMPERATURE)
     meter = task.meter()
     last: dict[str, Any] = {}
-
-    def answer(pixels: Any) -> Any:
-        return cached(pixels, last["views"]) if cached else engine(pixels)
-
-    answers: Any = answer
-    distillation = Distillation(answers, kd, TEMPERATURE, 1 - W_HARD, W_HARD)
 
     def objective(model: Any, pixels: Any, targets: Any, views: Any) -> Any:
         last.update(model=model, pixels=pixels, targets=targets, views=views)
@@ -320,11 +314,10 @@ def _edgexfer(task: Task) -> dict[str, Any]:
             with contextlib.suppress(TimeOver):
                 fit(job)
             precision = str(run.info.lineage["precision"]["precision"])
-    if cached:
-        assert cached.read and not cached.computed
-        logits = answer(last["pixels"])
-        answers = lambda _: logits  # noqa: E731
-        distillation = replace(distillation, teacher=answers)
+    if task.variant == CACHED:
+        assert answers.read and not answers.computed, "the cache was not warm"
+        logits = answers(last["pixels"], last["views"])
+        distillation = replace(distillation, teacher=lambda *_: logits)
     bare = _bare_step(task, distillation, last, precision)
     how = f"{precision}, teacher {task.variant}, {task.engine}"
     return {"images_per_s": meter.rate, "bare_images_per_s": bare, "how": how}
