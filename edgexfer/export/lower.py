@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, RecipeError
 from edgexfer.core.model import ModelCard
 from edgexfer.core.profile import HardwareProfile, Stack
@@ -108,7 +109,11 @@ class Lowering:
 
     def _onnx(self, out: Path) -> Lowered:
         card = self._card
-        facts = {"edgexfer.model": card.name, "edgexfer.classes": list(card.classes)}
+        facts = {
+            "edgexfer.model": card.name,
+            "edgexfer.classes": list(card.classes),
+            "edgexfer.preprocess": encode(card.preprocess),
+        }
         export_onnx(self._model, card.preprocess.size, out, metadata=facts)
         return Lowered((out,), ("torch", "onnxscript", "onnx"), opset=OPSET)
 

@@ -11,15 +11,18 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgexfer.bench.feed import normalise
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import BackendError, BundleError, ModelError, RecipeError
 from edgexfer.core.files import sha256_file
+from edgexfer.core.model import ModelCard
 from edgexfer.distill.foreign import SessionModel, open_onnx, read_card
 from edgexfer.distill.teacher import Teacher, load_teacher
+from edgexfer.export.lower import Lowering
+from edgexfer.models.normalise import PixelModel
 from tests.bundles import LABELS, PREPROCESS, SIZE, make_bundle, reseal, write_onnx
 
 pytestmark = [pytest.mark.torch, pytest.mark.ort]
@@ -121,6 +124,18 @@ def test_probabilities_are_turned_back_into_logits(model: Path, card: Path) -> N
     teacher = load_teacher(changed(model, add_softmax), LABELS, card=card)
     torch.testing.assert_close(teacher.logits(as_tensor(images)), logits.log_softmax(1))
     assert teacher.notes == (f"{model}: gives probabilities; their logarithm is taken for logits",)
+
+
+def test_the_file_of_an_export_says_all_of_itself(tmp_path: Path) -> None:
+    layers = (nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    inner = nn.Sequential(*layers).eval()
+    card = ModelCard("edgexfer.model/1", "own", LABELS, PREPROCESS, 0, "0" * 64, "scratch")
+    place = Lowering(inner, card, tmp_path, None).onnx().files[0]
+    teacher = load_teacher(place, LABELS)
+    images = as_tensor(pixels())
+    with torch.no_grad():
+        expected = PixelModel(inner, PREPROCESS)(images)
+    torch.testing.assert_close(teacher.logits(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.ov)])
