@@ -40,9 +40,10 @@ Shape = tuple[int, int, int]
 class Hint(nn.Module):
     """Loss of Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3.
 
-    mean (W(s) - t)², W a 1x1 convolution from the student's channels to the teacher's; the larger
-    map is pooled to the size of the smaller. As in later comparisons of methods it acts through the
-    whole training, not in a stage of its own before it. Several layers: the sum.
+    mean (W(s) - t)², W a 1x1 convolution from the student's channels to the teacher's, with batch
+    norm; the larger map is pooled to the size of the smaller. As in the comparison by Tian et al.
+    2020, whose weight is the default, it acts through the whole training, not in a stage of its own
+    before it; without the norm that weight makes trainings diverge.
     """
 
     def __init__(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> None:
@@ -54,7 +55,9 @@ class Hint(nn.Module):
         """
         super().__init__()
         pairs = zip(student, teacher, strict=True)
-        self.projectors = nn.ModuleList(nn.Conv2d(s[0], t[0], 1) for s, t in pairs)
+        self.projectors = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(s[0], t[0], 1, bias=False), _Norm(t[0])) for s, t in pairs
+        )
 
     def forward(self, student: Maps, teacher: Maps) -> Tensor:
         """Return the loss of maps (B, C, H, W)."""
@@ -280,7 +283,7 @@ class Features(nn.Module):
         without. Everything is computed in float32, under autocast too.
         """
         ours = {name: m.float() for name, m in self._student.take().items()}
-        theirs = {name: m.detach().float() for name, m in self._teacher.take().items()}
+        theirs = {name: m.float() for name, m in self._teacher.take().items()}
         device = next(iter(ours.values())).device
         with torch.autocast(device.type, enabled=False):
             return {

@@ -104,13 +104,22 @@ def test_similarity_is_its_definition(random: torch.Generator) -> None:
     assert similarity([s.flip(1)], [s]).item() == pytest.approx(0, abs=1e-12)
 
 
+def normalised(x: np.ndarray) -> np.ndarray:
+    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    result: np.ndarray = (x - mean) / np.sqrt(variance + 1e-5)
+    return result
+
+
 def test_hint_is_its_definition(random: torch.Generator) -> None:
     s, t = maps(random, 2, 3, 4, 4), maps(random, 2, 5, 2, 2)
     hint = Hint([(3, 4, 4)], [(5, 2, 2)]).double()
-    weight, bias = (p.detach().numpy() for p in hint.parameters())
-    projected = np.einsum("bchw,dc->bdhw", halved(s.numpy()), weight[:, :, 0, 0])
-    expected = ((projected + bias[None, :, None, None] - t.numpy()) ** 2).mean()
-    assert hint([s], [t]).item() == pytest.approx(expected)
+    weight, scale, shift = hint.parameters()
+    with torch.no_grad():
+        scale.fill_(2.0)
+        shift.fill_(0.5)
+    kernel = weight.detach().numpy()[:, :, 0, 0]
+    projected = 2 * normalised(np.einsum("bchw,dc->bdhw", halved(s.numpy()), kernel)) + 0.5
+    assert hint([s], [t]).item() == pytest.approx(((projected - t.numpy()) ** 2).mean())
 
 
 def test_the_hierarchical_context_is_its_definition(random: torch.Generator) -> None:
@@ -124,12 +133,6 @@ def test_the_hierarchical_context_is_its_definition(random: torch.Generator) -> 
     assert hierarchical_context(s, t).item() == pytest.approx(expected)
     one = hierarchical_context(s[..., :1, :1], t[..., :1, :1])
     assert one.item() == pytest.approx((difference[..., :1, :1] ** 2).mean())
-
-
-def normalised(x: np.ndarray) -> np.ndarray:
-    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
-    result: np.ndarray = (x - mean) / np.sqrt(variance + 1e-5)
-    return result
 
 
 def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -175,13 +178,26 @@ LOSSES: dict[str, Callable[[Maps, Maps], Tensor]] = {
 }
 
 
+def one_dead(x: Tensor) -> Tensor:
+    return torch.cat([0 * x[:1], x[1:]])
+
+
+DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "dead": lambda x: 0 * x,
+    "one dead": one_dead,
+    "equal images": lambda x: x[:1].expand_as(x),
+    "small": lambda x: 1e-3 * x,
+    "large": lambda x: 1e3 * x,
+}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e3], ids=["dead", "small", "large"])
-def test_maps_of_any_size_have_a_finite_loss_and_gradient(
-    random: torch.Generator, name: str, batch: int, scale: float
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_maps_have_a_finite_loss_and_gradient(
+    random: torch.Generator, name: str, batch: int, case: str
 ) -> None:
-    student = (scale * maps(random, batch, 4, 4, 4)).float().requires_grad_()
+    student = DEGENERATE[case](maps(random, batch, 4, 4, 4)).float().detach().requires_grad_()
     value = LOSSES[name]([student], [maps(random, batch, 6, 2, 2).float()])
     (gradient,) = torch.autograd.grad(value, student)
     assert value.isfinite() and value >= 0
@@ -281,21 +297,43 @@ def test_the_losses_are_those_of_the_layers_that_were_named(
     torch.testing.assert_close(losses["hint@2:3"], expected)
 
 
-def test_micro_batches_add_up(
-    student: nn.Module, teacher: nn.Module, features: Features, images: Tensor
-) -> None:
+def test_micro_batches_add_up(student: nn.Module, teacher: nn.Module, images: Tensor) -> None:
     gradients = []
-    for size in (4, 2):
-        features.zero_grad()
-        student.zero_grad()
-        for part in torch.split(images, size):
-            student(part)
-            ask(teacher, part)
-            torch.autograd.backward(features()["hint@2:3"] * size / 4)
-        used = [*student.get_submodule("layer2").parameters(), *features.parameters()]
-        gradients.append([p.grad for p in used])
+    terms = parse_loss("attention", w_soft=None)
+    with Features(terms, student, teacher, images[:1], images[:1]) as features:
+        for size in (4, 2):
+            student.zero_grad()
+            for part in torch.split(images, size):
+                student(part)
+                ask(teacher, part)
+                torch.autograd.backward(features()["attention"] * size / 4)
+            used = student.get_submodule("layer2").parameters()
+            gradients.append([p.grad for p in used])
     for whole, parts in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("attention", "attention@1:2+attention@2:3+attention@3:4"),
+        ("hint", "hint@2:2"),
+        ("relational", "relational@layer3:layer4"),
+        ("similarity", "similarity@-1"),
+    ],
+)
+def test_the_layers_that_a_loss_takes_by_default(
+    student: nn.Module, images: Tensor, short: str, long: str
+) -> None:
+    teacher = create_model("resnet18", 3, seed=2)[0].eval()
+    values = []
+    for text in (short, long):
+        terms = parse_loss(text, w_soft=None)
+        with Features(terms, student, teacher, images, images) as features:
+            student(images)
+            ask(teacher, images)
+            values.append(torch.stack([*features().values()]).sum())
+    torch.testing.assert_close(*values)
 
 
 def test_validation_between_the_steps_is_not_heard(

@@ -203,6 +203,7 @@ EXTREMES = {
     "constant": torch.full((4, 10), 1000.1),
     "zero": torch.zeros(4, 10),
     "nearly one-hot": 30.0 * torch.eye(10)[:4],
+    "denormal": 50.0 * torch.eye(10)[:4],
     "one-hot": 1e4 * torch.eye(10)[:4],
     "one-hot elsewhere": 1e4 * torch.eye(10)[4:8],
     "huge": torch.linspace(-3e4, 3e4, 40).view(4, 10),
