@@ -116,19 +116,34 @@ def choose_engine(
         )
     if len(passed) == 1:
         why = "no other engine agrees with it" if asked == "auto" else f"{asked} was asked for"
-        return replace(*passed.values(), why=why, refused=refused)
+        (only,) = passed.values()
+        return replace(only, why=why, refused=refused)
     times = _race({name: engine.teacher for name, engine in passed.items()}, pixels)
     name, why = _fastest(times)
     return replace(passed[name], why=why, times_ms=times, refused=refused)
 
 
-def make_engine(teacher: Teacher, name: str, device: torch.device) -> Engine:
+def engine_names(
+    teacher: Teacher, *, asked: str, device: torch.device, features: bool
+) -> list[str]:
+    """Return the engines that ``choose_engine`` would try with the same arguments.
+
+    Raises:
+        RecipeError: the runtime asked for cannot compute this teacher.
+    """
+    return _names(teacher, place_teacher(teacher, device), device, asked, features)
+
+
+def make_engine(
+    teacher: Teacher, name: str, device: torch.device, why: str = "as recorded"
+) -> Engine:
     """Make the engine that an earlier ``choose_engine`` named, without asking how fast it is.
 
     Args:
         teacher: as it was loaded; it is moved to the device.
         name: of the engine.
         device: where the student trains.
+        why: this one and no other.
 
     Raises:
         BackendError: its runtime is not here any more, or refuses the teacher.
@@ -136,7 +151,7 @@ def make_engine(teacher: Teacher, name: str, device: torch.device) -> Engine:
     """
     native = place_teacher(teacher, device)
     with tempfile.TemporaryDirectory(prefix="edgexfer-") as folder:
-        return Engine(_Forge(Path(folder), native).recast(teacher, name), name, "as recorded")
+        return Engine(_Forge(Path(folder), native).recast(teacher, name), name, why)
 
 
 def place_teacher(teacher: Teacher, device: torch.device) -> str:
@@ -279,7 +294,7 @@ def _turn(training: Callable[[], None], engine: Teacher, pixels: Tensor) -> None
 def _training(pixels: Tensor) -> Callable[[], None]:
     """Return a small piece of a student's step: two convolutions, forward and backward."""
     # The training that follows must not see that random numbers were drawn.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         first, second = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 16, 3, padding=1)
     layers = nn.Sequential(first, nn.ReLU(), second).to(pixels.device)
 
@@ -300,7 +315,7 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
 
 def _call_s(teacher: Teacher, pixels: Tensor) -> float:
     """Return the time of one batch, after one to warm up."""
-    teacher(pixels)
+    _seconds(lambda: teacher(pixels), pixels.device)
     return _seconds(lambda: teacher(pixels), pixels.device)
 
 

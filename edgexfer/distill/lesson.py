@@ -17,7 +17,7 @@ from edgexfer.data.feed import TrainFeed
 from edgexfer.data.images import Images
 from edgexfer.distill.cache import CachedTeacher
 from edgexfer.distill.cache_plan import plan_cache
-from edgexfer.distill.engine import Engine, choose_engine, make_engine
+from edgexfer.distill.engine import Engine, choose_engine, engine_names, make_engine
 from edgexfer.distill.features import Features
 from edgexfer.distill.health import Health, at_chance, check_health
 from edgexfer.distill.objective import Distillation
@@ -205,22 +205,44 @@ def _engine(
     known = here.share(run.info.lineage.get("teacher_engine"))
     if known is not None:
         return make_engine(guide, str(known["name"]), here.device)
-    with closing(pupil.feed.epoch(0)) as batches:
-        pixels = next(batches).images.float()
     chosen: Engine | None = None
     if here.leader:
-        steps = pupil.section.train.epochs * pupil.feed.steps_per_epoch
-        chosen = choose_engine(
-            guide,
-            pixels,
-            asked=pupil.section.teacher_engine,
-            device=here.device,
-            features=looks_inside,
-            calls=steps,
+        chosen = _kept(guide, pupil, here, looks_inside=looks_inside) or _raced(
+            guide, pupil, here, looks_inside=looks_inside
         )
         run.set(lineage={**run.info.lineage, "teacher_engine": chosen.encode()})
     name = here.share(chosen.name if chosen else None)
     return chosen or make_engine(guide, name, here.device)
+
+
+def _kept(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> Engine | None:
+    """Return the engine whose answers to these views are kept already, ``None`` for none.
+
+    They differ between engines in their last bits, so that each has files of its own.
+    """
+    section = pupil.section
+    if looks_inside or section.teacher_cache == "off":
+        return None
+    names = engine_names(guide, asked=section.teacher_engine, device=here.device, features=False)
+    auto = replace(section, teacher_cache="auto")
+    plans = {n: plan_cache(auto, guide.identity, n, pupil.classes, pupil.feed) for n in names}
+    most = max(names, key=lambda name: plans[name].there)
+    if not plans[most].there:
+        return None
+    return make_engine(guide, most, here.device, "its answers to these views are kept")
+
+
+def _raced(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> Engine:
+    with closing(pupil.feed.epoch(0)) as batches:
+        pixels = next(batches).images.float()
+    return choose_engine(
+        guide,
+        pixels,
+        asked=pupil.section.teacher_engine,
+        device=here.device,
+        features=looks_inside,
+        calls=pupil.section.train.epochs * pupil.feed.steps_per_epoch,
+    )
 
 
 def _features(guide: Teacher, place: str, pupil: Pupil) -> Features:

@@ -67,11 +67,11 @@ def test_losses_and_seeds_are_compared_with_the_control(
     assert (outcome.folder / control.runs[0]).resolve() == tmp_path / "student-control"
 
     # The teacher was asked once about the views that all of them saw.
-    lineages = [read_run(outcome.folder / run).lineage for run in (*kd.runs, *found.arms[1].runs)]
-    assert all(lineage["teacher_cache"]["use"] for lineage in lineages)
-    assert [lineage["teacher_cache"]["why"] for lineage in lineages][1:] == [
-        "answers to the same views are there"
-    ] * 3 or all(lineage["teacher_cache"]["use"] for lineage in lineages)
+    taught = [read_run(outcome.folder / run) for arm in found.arms[:2] for run in arm.runs]
+    assert all(info.lineage["teacher_cache"]["use"] for info in taught)
+    kept = "its answers to these views are kept"
+    assert [i.lineage["teacher_engine"]["why"] == kept for i in taught] == [False, True, True, True]
+    assert len(list((tmp_path / "cache" / "teacher").glob("*/*.rows"))) == 1
 
 
 def test_a_sweep_goes_on_with_more_seeds(
