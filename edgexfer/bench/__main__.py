@@ -1,7 +1,7 @@
 """The command line inside the packed device side: ``python3 edgexfer.pyz VERB ...``.
 
-It needs numpy and one runtime. ``run`` and ``verify`` are for people on the board, ``bench`` and
-``facts`` for a host that drives it.
+It needs numpy and one runtime. ``run``, ``verify`` and ``trtexec`` are for people on the board,
+``bench`` and ``facts`` for a host that drives it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import List, Optional
 
+from edgexfer.backends.trtexec import TRTEXEC, Timing
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.device import facts
 from edgexfer.bench.job import Job, Result, read_job, run_job
@@ -25,6 +26,7 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import make_dir, write_json
 from edgexfer.core.record import Record, write_record
+from edgexfer.core.stats import median
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -64,6 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--json", action="store_true", help="print one JSON document")
     verify.set_defaults(verb=_verify)
+
+    trtexec = verbs.add_parser("trtexec", help="time TensorRT artefacts with the board's trtexec")
+    trtexec.add_argument("bundle", type=Path)
+    trtexec.add_argument("--artefact", help="only this one; without it, all that are for TensorRT")
+    trtexec.add_argument("--tool", default=TRTEXEC, help="path of trtexec")
+    trtexec.add_argument("--seconds", type=_count, default=10, help="least time that each measures")
+    trtexec.add_argument("--transfers", action="store_true", help="copy in- and outputs each time")
+    trtexec.add_argument("--out", type=Path, help="folder; else BUNDLE-bench")
+    trtexec.set_defaults(verb=_trtexec)
 
     bench = verbs.add_parser("bench", help="do one job in this process")
     bench.add_argument("job", type=Path)
@@ -147,6 +158,27 @@ def _verify(args: argparse.Namespace) -> int:
         for finding in findings:
             sys.stdout.write(f"{finding.status:8}{finding.name}  {finding.detail}\n")
     return 1 if any(finding.status == "failed" for finding in findings) else 0
+
+
+def _trtexec(args: argparse.Namespace) -> int:
+    from edgexfer.bench.trtexec import try_artefact
+
+    manifest = verify_files(args.bundle)
+    artefacts = [a for a in manifest.artefacts if a.backend == "tensorrt"]
+    if args.artefact:
+        artefacts = [get_artefact(manifest, args.artefact)]
+    if not artefacts:
+        raise InputError(f"{args.bundle}: has nothing for TensorRT", "export for such a target")
+    out = args.out or _beside(args.bundle)
+    refuse_inside(out, [args.bundle])
+    timing = Timing(seconds=args.seconds, transfers=args.transfers)
+    for artefact in artefacts:
+        trial = try_artefact(args.bundle, manifest, artefact, args.tool, timing)
+        path = make_dir(out) / f"{artefact.name}-trtexec.json"
+        write_json(path, encode(trial))
+        parts = [f"{path}  GPU compute p50 {median(trial.compute_ns) / 1e6:.3f} ms"]
+        sys.stdout.write("  ".join([*parts, *trial.warnings]) + "\n")
+    return 0
 
 
 def _bench(args: argparse.Namespace) -> int:
