@@ -203,9 +203,8 @@ def _split(inputs: Inputs, attributes: Attributes) -> tuple[Tensor, ...]:
 
 def _gather(inputs: Inputs, attributes: Attributes) -> Tensor:
     x: Tensor = inputs[0]
-    index, axis = inputs[1], attributes.get("axis", 0)
-    taken = torch.index_select(x, axis, index.reshape(-1).to(x.device))
-    return taken.reshape(*x.shape[:axis], *index.shape, *x.shape[axis:][1:])
+    before = [slice(None)] * attributes.get("axis", 0)
+    return x[(*before, inputs[1])]
 
 
 def _pad(inputs: Inputs, attributes: Attributes) -> Tensor:
