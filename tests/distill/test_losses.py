@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgexfer.core.errors import RecipeError
@@ -203,7 +204,7 @@ EXTREMES = {
     "constant": torch.full((4, 10), 1000.1),
     "zero": torch.zeros(4, 10),
     "nearly one-hot": 30.0 * torch.eye(10)[:4],
-    "denormal": 50.0 * torch.eye(10)[:4],
+    "vanishing": 46.0 * F.pad(torch.ones(4, 1), (0, 9)) + torch.linspace(0, 2, 40).view(4, 10),
     "one-hot": 1e4 * torch.eye(10)[:4],
     "one-hot elsewhere": 1e4 * torch.eye(10)[4:8],
     "huge": torch.linspace(-3e4, 3e4, 40).view(4, 10),
