@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_made
+from tests.cli import bad, bad_distill, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -44,7 +44,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad.option_out_of_range, 2, ("lr is -1",)),
     (bad.temperature_zero, 2, ("temperature is 0",)),
     (bad.weight_negative, 2, ("w_soft is -0.5",)),
-    (bad.weights_both_zero, 2, ("w_soft and w_hard",)),
+    (bad.weights_both_zero, 2, ("all its weights and w_hard",)),
     (bad.loss_unknown, 2, ("'kl'", "kd")),
     (bad.recipe_missing, 2, ("no.yaml",)),
     (bad.recipe_wrong_key, 2, ("data.limt", "line 2", "'limit'")),
@@ -61,7 +61,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_made.run_with_other_settings, 2, ("train.lr", "0.5")),
     (bad_made.run_locked, 2, ("run", "wait")),
     (bad_made.teacher_unfinished, 2, ("interrupted", "finetune")),
-    (bad_made.teacher_is_no_run, 2, ("pictures", "no trained model", "finished")),
+    (bad_made.teacher_is_no_run, 2, ("pictures", "is not a run")),
     (bad_made.teacher_lacks_a_class, 2, ("mauve",)),
     (bad_made.run_weights_flipped, 2, ("weights.safetensors",)),
     (bad_made.export_unknown_target, 2, ("x86-onnxrt", "x86-onnxruntime")),
@@ -84,6 +84,34 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_made.report_of_a_damaged_record, 2, ("record.json",)),
     (bad_made.init_over_a_file, 2, ("recipe.yaml", "--force")),
     (bad_made.verb_unknown, 2, ("finetun", "'finetune'")),
+    (bad_distill.loss_empty_term, 2, ("'kd+'", "empty")),
+    (bad_distill.loss_negative_weight, 2, ("'-1'", "0 or more")),
+    (bad_distill.loss_named_twice, 2, ("kd", "--seeds")),
+    (bad_distill.loss_layer_of_logits, 2, ("kd@layer2", "hint")),
+    (bad_distill.layer_that_does_not_exist, 2, ("layr2", "layer2")),
+    (bad_distill.stage_that_does_not_exist, 2, ("9", "layer3")),
+    (bad_distill.mixup_with_one_true_class, 2, ("dkd", "mixup", "kd or dist")),
+    (bad_distill.teacher_weights_too_many, 2, ("2 teacher weights", "1 teacher")),
+    (bad_distill.teacher_weight_zero, 2, ("teacher_weights",)),
+    (bad_distill.class_map_missing, 2, ("names.yaml",)),
+    (bad_distill.class_map_of_unknown_classes, 2, ("names.yaml", "'read'", "red")),
+    (bad_distill.teacher_onnx_without_a_card, 2, ("bare.onnx", "--teacher-card")),
+    (bad_distill.teacher_onnx_cut_short, 2, ("cut.onnx",)),
+    (bad_distill.teacher_onnx_has_no_layers, 2, ("teacher.onnx", "hint")),
+    (bad_distill.teacher_bundle_with_a_flipped_bit, 2, ("fp32.onnx", "sha256")),
+    (bad_distill.cache_without_room, 2, ("teacher_cache", "cache_gb")),
+    (bad_distill.cache_beside_a_feature_loss, 2, ("teacher_cache", "layers")),
+    (bad_distill.quantized_before_it_is_trained, 2, ("quantize_for", "--weights")),
+    (bad_distill.quantized_for_nncf, 2, ("x86-openvino", "x86-onnxruntime")),
+    (bad_distill.quantized_for_nobody, 2, ("x86-onnxruntim", "x86-onnxruntime")),
+    (bad_distill.quantized_with_a_feature_loss, 2, ("hint", "quantize_for")),
+    (bad_distill.unlabelled_missing, 2, ("camera",)),
+    (bad_distill.unlabelled_is_the_data, 2, ("pictures",)),
+    (bad_distill.unlabelled_without_images, 2, ("camera",)),
+    (bad_distill.milestones_of_no_steps, 2, ("milestones", "schedule")),
+    (bad_distill.seeds_zero, 2, ("seeds is 0",)),
+    (bad_distill.assistant_unknown, 2, ("resnt14", "resnet14")),
+    (bad_distill.engine_that_cannot, 2, ("openvino", "auto")),
 ]
 
 
@@ -119,11 +147,11 @@ def test_bad_input(
 
 
 def test_the_table_is_whole() -> None:
-    modules = (bad, bad_made)
+    modules = (bad, bad_distill, bad_made)
     functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
-    assert len(CASES) >= 60
+    assert len(CASES) >= 95
 
 
 def _is_of(value: object, module: str) -> bool:
