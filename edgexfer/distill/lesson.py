@@ -25,6 +25,7 @@ from edgexfer.distill.teacher import Teacher
 from edgexfer.distill.terms import Term, hard_weight
 from edgexfer.models.normalise import PixelModel
 from edgexfer.recipe import StudentSection
+from edgexfer.training import host
 from edgexfer.training.distributed import World
 from edgexfer.training.job import Job
 from edgexfer.training.stage import Built
@@ -119,6 +120,8 @@ def prepare_lesson(
         RecipeError: its answers are to be kept, and they cannot be.
         MachineError: likewise, for want of room.
     """
+    # Before the teacher's first large tensor, so that the race between engines is fair to torch.
+    host.tune_malloc()
     section = pupil.section
     guide = guide.to(memory_format=torch.channels_last).to(here.device)
     for note in guide.notes:
