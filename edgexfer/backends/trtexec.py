@@ -2,7 +2,7 @@
 
 Commands are lists of words, for no shell. Percentiles are computed here from the raw times
 (``core.stats``), so that they mean the same as everywhere else; trtexec's own summary only serves
-to check them. Options and formats follow TensorRT's open-source ``samples/common``, 8.5 to 11.1.
+to check them. Options and formats follow TensorRT's open-source ``samples/common``, 8.2 to 11.1.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from edgexfer.core.errors import BackendError
 from edgexfer.core.stats import Quantile, median, quantile
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
+# Its own default is all the memory there is, which a Jetson shares with everything else.
+WORKSPACE_MIB = 1024
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 # Beyond this the times are not those of the log.
 _AGREE_PCT = 2.0
@@ -79,15 +81,16 @@ def build_command(
     Raises:
         BackendError: the version is too old, or takes no calibration cache.
     """
-    if version < (8, 5):
+    if version < (8, 2):
         raise BackendError(
-            f"TensorRT {version[0]}.{version[1]} is older than 8.5", "use JetPack 5.1 or newer"
+            f"TensorRT {version[0]}.{version[1]} is older than 8.2", "use JetPack 4.6.1 or newer"
         )
     options = plan.options
     words = [tool, f"--onnx={files.model}", f"--saveEngine={files.engine}"]
     words += [f"--shapes={shapes}"] if shapes else []
-    if "workspace_mib" in options:
-        words.append(f"--memPoolSize=workspace:{options['workspace_mib']}")
+    # Without a unit it is MiB in every version.
+    pool = "--workspace=" if version < (8, 5) else "--memPoolSize=workspace:"
+    words.append(f"{pool}{options.get('workspace_mib', WORKSPACE_MIB)}")
     words += [f"--timingCacheFile={files.timing_cache}", "--profilingVerbosity=detailed"]
     words += _precision(version, plan)
     if plan.device == "DLA":
@@ -182,7 +185,7 @@ class Times:
 
 
 def parse_times(text: str, source: str) -> Times:
-    """Read the file of ``--exportTimes``; its keys are the same from 8.5 to 11.
+    """Read the file of ``--exportTimes``; its keys are the same from 8.2 to 11.
 
     Raises:
         BackendError: it is no such file, has no query, or one whose parts do not add up.

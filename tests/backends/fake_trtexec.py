@@ -15,7 +15,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 Version = tuple[int, int]
 
 ALWAYS = {
-    *("--onnx", "--saveEngine", "--loadEngine", "--shapes", "--memPoolSize", "--timingCacheFile"),
+    *("--onnx", "--saveEngine", "--loadEngine", "--shapes", "--timingCacheFile"),
     *("--profilingVerbosity", "--noTF32", "--useDLACore", "--allowGPUFallback", "--warmUp"),
     *("--duration", "--iterations", "--avgRuns", "--percentile", "--exportTimes", "--help"),
     *("--dumpProfile", "--exportProfile", "--exportLayerInfo", "--useCudaGraph", "--useSpinWait"),
@@ -25,6 +25,7 @@ ALWAYS = {
 LIMITED: dict[str, tuple[Version, Version]] = {
     "--buildOnly": ((8, 2), (10, 0)),
     "--workspace": ((8, 2), (10, 0)),
+    "--memPoolSize": ((8, 5), (99, 0)),
     "--skipInference": ((8, 6), (99, 0)),
     "--stronglyTyped": ((10, 0), (99, 0)),
     "--fp16": ((8, 2), (11, 0)),

@@ -27,7 +27,7 @@ from edgexfer.core.backend import Plan
 from edgexfer.core.errors import BackendError
 from tests.backends.fake_trtexec import FIXTURES, banner, known
 
-VERSIONS = [(8, 5), (8, 6), (10, 3), (10, 13), (10, 16), (11, 0), (11, 4)]
+VERSIONS = [(8, 2), (8, 5), (8, 6), (10, 3), (10, 13), (10, 16), (11, 0), (11, 4)]
 FILES = Files("m.onnx", "m.engine", "timing.cache")
 
 
@@ -49,7 +49,7 @@ def _names(words: list[str]) -> set[str]:
 def test_no_command_has_an_option_that_its_version_refuses(version: tuple[int, int]) -> None:
     commands = [layers_command("trtexec", version, "m.engine", None, ("p", "l"))]
     for precision, device in product(("fp32", "fp16", "int8"), ("GPU", "DLA")):
-        commands.append(_build(version, precision, device=device, workspace_mib=512))
+        commands.append(_build(version, precision, device=device))
     for graph, spin, transfers in product((True, False), repeat=3):
         timing = Timing(graph, spin, transfers)
         commands.append(run_command("trtexec", version, "m.engine", "i:1", "t.json", timing))
@@ -81,7 +81,9 @@ def test_precision_is_said_where_the_version_wants_it_said(
     version: tuple[int, int], precision: str, words: set[str]
 ) -> None:
     common = {"--onnx", "--saveEngine", "--shapes", "--timingCacheFile", "--profilingVerbosity"}
-    assert _names(_build(version, precision)) == common | words
+    assert _names(_build(version, precision)) == common | words | {"--memPoolSize"}
+    assert "--memPoolSize=workspace:1024" in _build(version, precision)
+    assert "--memPoolSize=workspace:64" in _build(version, precision, workspace_mib=64)
 
 
 def test_a_calibration_cache_goes_with_flags_until_there_are_none() -> None:
@@ -94,9 +96,10 @@ def test_a_calibration_cache_goes_with_flags_until_there_are_none() -> None:
 
 
 def test_a_version_that_is_too_old_is_refused() -> None:
-    with pytest.raises(BackendError, match=r"TensorRT 8\.2 is older than 8\.5") as caught:
-        _build((8, 2), "fp32")
-    assert caught.value.fix == "use JetPack 5.1 or newer"
+    assert "--workspace=1024" in _build((8, 2), "fp16")
+    with pytest.raises(BackendError, match=r"TensorRT 8\.0 is older than 8\.2") as caught:
+        _build((8, 0), "fp32")
+    assert caught.value.fix == "use JetPack 4.6.1 or newer"
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def row(version: str, opset: int = 20, typing: str = "strong") -> Stack:
 
 
 def test_an_engine_is_typed_strongly_where_that_must_be_said() -> None:
-    ten = build_command(artefact("int8"), PREPROCESS, row("10.3.0"))
-    eleven = build_command(artefact("int8"), PREPROCESS, row("11.4.1"))
+    ten = build_command(artefact("int8"), JETSON, PREPROCESS, row("10.3.0"))
+    eleven = build_command(artefact("int8"), JETSON, PREPROCESS, row("11.4.1"))
     assert "--stronglyTyped" in ten
     assert "--stronglyTyped" not in eleven
     assert "--shapes=images:1x3x160x224" in ten
@@ -51,8 +51,8 @@ def test_an_engine_is_typed_strongly_where_that_must_be_said() -> None:
 @pytest.mark.parametrize("version", ["10.3.0", "10.16.2", "11.4.1"])
 def test_no_option_that_a_version_refuses(precision: str, version: str) -> None:
     """TensorRT 11 ends at the builder flags, 10 at the names of 8; both end at a typing error."""
-    words = build_command(artefact(precision), PREPROCESS, row(version))
-    words += run_command(artefact(precision), PREPROCESS)
+    words = build_command(artefact(precision), JETSON, PREPROCESS, row(version))
+    words += run_command(artefact(precision), PREPROCESS, row(version))
     options = {w.split("=")[0] for w in words}
     gone = {"--fp16", "--int8", "--best", "--calib", "--buildOnly", "--workspace", "--batch"}
     assert not options & gone
@@ -61,7 +61,7 @@ def test_no_option_that_a_version_refuses(precision: str, version: str) -> None:
 
 def test_the_three_settings_are_always_said() -> None:
     assert {"--useCudaGraph", "--useSpinWait", "--noDataTransfers"} <= set(
-        run_command(artefact("int8"), PREPROCESS)
+        run_command(artefact("int8"), PREPROCESS, row("10.3.0"))
     )
 
 
@@ -84,7 +84,33 @@ def test_instructions_cover_every_row() -> None:
     assert "For JetPack 6.2 (TensorRT 10.3.0)" in text
     for stack in newer.stack:
         assert stack.name in text
-    assert "with 11.4.1 (TensorRT 11.4.1): the same commands without `--stronglyTyped`" in text
+    assert "with 11.4.1 (TensorRT 11.4.1): the same commands of `edgexfer.pyz`" in text
+
+
+def test_three_commands_and_what_has_not_been_seen() -> None:
+    text = instructions(JETSON, [artefact("int8")], PREPROCESS)
+    for verb in ("verify .", "run . --out ../bench", "trtexec . --out ../bench"):
+        assert f"python3 edgexfer.pyz {verb}" in text
+    assert "python3-libnvinfer" in text
+    assert "Not seen on hardware: whether this TensorRT takes these files" in text
+    seen = instructions(replace(JETSON, seen_on_hardware=True), [artefact("int8")], PREPROCESS)
+    assert "Not seen" not in seen
+
+
+def test_a_release_that_is_too_old_gets_trtexec_alone() -> None:
+    nano = find_profile("jetson-nano")
+    text = instructions(nano, [artefact("fp16", 13)], PREPROCESS)
+    assert "too old for `edgexfer.pyz`; only `trtexec` is of use" in text
+    assert "pyz verify" not in text
+    assert "--workspace=1024" in text
+    xavier = instructions(find_profile("jetson-xavier-nx"), [artefact("fp32", 13)], PREPROCESS)
+    assert "too old for `edgexfer.pyz`; `trtexec` has other options there" in xavier
+
+
+def test_a_release_of_flags_gets_them() -> None:
+    weak = row("8.6.2", 17, "weak")
+    words = build_command(artefact("int8", 17), JETSON, PREPROCESS, weak)
+    assert {"--int8", "--fp16", "--skipInference"} <= set(words)
 
 
 def test_the_default_row_is_the_marked_one_else_the_first() -> None:
@@ -109,10 +135,8 @@ def test_fp32_is_always_made_first(precision: str, made: tuple[str, ...]) -> Non
     assert wanted_precisions(JETSON, section) == made
 
 
-def test_golden_outputs_are_promised_only_where_python_runs_the_artefact() -> None:
+def test_verify_promises_golden_outputs_to_every_target() -> None:
     card = ModelCard(SCHEMA, "resnet8", ("a", "b"), PREPROCESS, 1, "0" * 64, "scratch")
-    both = bundle_readme(card, [JETSON, find_profile("rpi5")], [artefact("int8")])
-    assert "verify .    # hashes and golden outputs, here" in both
-    alone = bundle_readme(card, [JETSON], [artefact("int8")])
-    assert "verify .    # hashes and preprocess, here" in alone
-    assert "golden" not in alone
+    for profiles in ([JETSON], [JETSON, find_profile("rpi5")]):
+        text = bundle_readme(card, profiles, [artefact("int8")])
+        assert "verify .    # hashes, preprocess, golden outputs" in text
