@@ -125,7 +125,9 @@ class Ladder:
         if runtime == profile.backend:
             plan = replace(plan, device=profile.device, options=profile.options)
         ran = self._run(lowered.files[0], runtime, plan)
-        self.rungs.append(require(self._rung(profile, precision, runtime, ran.found)))
+        rung = self._rung(profile, precision, runtime, ran.found)
+        trainable = precision == "int8" and profile.quantization.scheme == "qdq"
+        self.rungs.append(require(rung, trainable_for=profile.name if trainable else None))
         name = f"{profile.name}-{precision}"
         golden = f"golden/{name}.npy"
         np.save(self._folder / golden, ran.golden)

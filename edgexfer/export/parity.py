@@ -229,8 +229,13 @@ def int8_rung(name: str, probe: Probe, reference: Logits, found: Logits, max_dro
     return with_accuracy(rung, probe, reference, found)
 
 
-def require(rung: Rung) -> Rung:
+def require(rung: Rung, *, trainable_for: str | None = None) -> Rung:
     """Return a rung that passed.
+
+    Args:
+        rung: a hop that was compared.
+        trainable_for: the target whose INT8 a student can be trained for, which the mend then
+            offers; ``None`` where it cannot.
 
     Raises:
         ParityError: it did not; with the rung, what was measured, the limits and the mend.
@@ -238,18 +243,22 @@ def require(rung: Rung) -> Rung:
     if rung.passed:
         return rung
     limit = rung.limits.get("drop_pt")
+    offer = f"distil with --quantize-for {trainable_for}, " if trainable_for else ""
     if limit is not None and rung.drop_pt is not None and rung.drop_pt > limit + _ROUNDING_PT:
         raise ParityError(
             f"parity: {rung.name} loses {rung.drop_pt:.2f} points of top-1 accuracy "
             f"(95 % interval {rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}, n={rung.n}), "
             f"the limit is {limit:g}",
-            "calibrate with more images (--calibration-images), allow more (--max-drop), or export "
-            "with --precision fp32",
+            f"{offer}calibrate with more images (--calibration-images), allow more (--max-drop), "
+            "or export with --precision fp32",
         )
     sqnr = "equal" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f} dB"
     limits = ", ".join(f"{key} {value:g}" for key, value in rung.limits.items() if key != "drop_pt")
     if limit is not None:
-        fix = "calibrate with more images (--calibration-images), or export with --precision fp32"
+        fix = (
+            f"{offer}calibrate with more images (--calibration-images), or export with "
+            "--precision fp32"
+        )
     else:
         fix = "choose another architecture or target, and report this one with the model's name"
     raise ParityError(
