@@ -112,6 +112,8 @@ def new_state(job: Job, here: World, chosen: str) -> State:
         optimizer = torch.optim.AdamW(job.groups, fused=True)
     else:
         optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=section.nesterov, fused=True)
+    # The races copy the model, but not what is trained along with it: their gradients are there.
+    optimizer.zero_grad(set_to_none=True)
     return State(
         model=job.model,
         optimizer=optimizer,
