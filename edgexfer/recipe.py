@@ -195,7 +195,7 @@ class StudentSection:
         cache_gb: most disk space for the teacher's logits, in 10⁹ bytes.
         cache_top_k: keep only so many of the largest logits of each view, and the mass of the rest.
         assistants: architectures between teacher and student, each distilled from the one before.
-        quantize_for: a profile; trains with the quantization of its INT8 artefact in the loop.
+        qat_for: a profile; trains with the quantization of its INT8 artefact in the loop.
         control: also train the same student without the teacher.
         seeds: repeat student and control with so many seeds, from ``train.seed`` on.
         train: how it is trained.
@@ -218,7 +218,7 @@ class StudentSection:
     cache_gb: Positive = 10.0
     cache_top_k: Count | None = None
     assistants: tuple[str, ...] = ()
-    quantize_for: str | None = None
+    qat_for: str | None = None
     control: bool = False
     seeds: Count = 1
     train: TrainSection = TrainSection()

@@ -113,7 +113,7 @@ def distill(
         val = images_of(data, dataset, "val", built.preprocess)
         test = images_of(data, dataset, "test", built.preprocess)
 
-        aware = _quantized(built, dataset, student, test) if student.quantize_for else None
+        aware = _quantized(built, dataset, student, test) if student.qat_for else None
         trained = built if aware is None else replace(built, model=aware)
 
         # 3. The teacher, checked before hours are spent on it.
@@ -152,7 +152,7 @@ def _quantized(
     measured = test.pixels(range(len(test))).permute(0, 2, 3, 1).numpy()
     images = ExportSection().calibration_images
     calibration = draw_calibration(dataset, images, built.preprocess, measured=measured)
-    return prepare(built.model, calibration, find_profile(str(student.quantize_for)))
+    return prepare(built.model, calibration, find_profile(str(student.qat_for)))
 
 
 def check_target(student: StudentSection) -> None:
@@ -165,19 +165,19 @@ def check_target(student: StudentSection) -> None:
     """
     from edgexfer.quantize.aware import refuse_target
 
-    if student.quantize_for is None:
+    if student.qat_for is None:
         return
-    refuse_target(find_profile(student.quantize_for))
+    refuse_target(find_profile(student.qat_for))
     if not (student.model.weights or student.model.pretrained):
         raise RecipeError(
-            "student.quantize_for needs a student that is trained in float already",
-            "distil it without --quantize-for first, then give RUN/model/weights.safetensors as "
+            "student.qat_for needs a student that is trained in float already",
+            "distil it without --qat-for first, then give RUN/model/weights.safetensors as "
             "--weights",
         )
     inside = [t.label for t in parse_loss(student.loss, w_soft=None) if t.facts.features]
     if inside:
         raise RecipeError(
-            f"loss {inside[0]} looks into the student, which student.quantize_for has rebuilt",
+            f"loss {inside[0]} looks into the student, which student.qat_for has rebuilt",
             "take logit losses for the quantized student",
         )
 

@@ -89,7 +89,7 @@ def distill_all(
     for number, name in enumerate(student.assistants, 1):
         # Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020.
         middle = ModelSection(name, size=student.model.size)
-        section = replace(student, model=middle, loss=losses[0], quantize_for=None)
+        section = replace(student, model=middle, loss=losses[0], qat_for=None)
         place = _beside(here, f"assistant-{number}")
         distill(data, guides, section, place)
         guides = (place,)

@@ -243,7 +243,7 @@ def require(rung: Rung, *, trainable_for: str | None = None) -> Rung:
     if rung.passed:
         return rung
     limit = rung.limits.get("drop_pt")
-    offer = f"distil with --quantize-for {trainable_for}, " if trainable_for else ""
+    offer = f"distil with --qat-for {trainable_for}, " if trainable_for else ""
     if limit is not None and rung.drop_pt is not None and rung.drop_pt > limit + _ROUNDING_PT:
         raise ParityError(
             f"parity: {rung.name} loses {rung.drop_pt:.2f} points of top-1 accuracy "

@@ -77,7 +77,7 @@ class AwareStudent(nn.Module):
         if bound != self._bound:
             raise ModelError(
                 f"{type(student).__name__}: its ONNX file does not hold the trained weights",
-                "leave out --quantize-for, and report the model's name",
+                "leave out --qat-for, and report the model's name",
             )
         return TrainedRanges(
             schema=SCHEMA,
@@ -95,14 +95,12 @@ def refuse_target(profile: HardwareProfile) -> None:
         RecipeError: it has no INT8, or one that is not written as Q/DQ.
     """
     if "int8" not in profile.precisions:
-        raise RecipeError(
-            f"quantize_for: target {profile.name} has no INT8", "leave out --quantize-for"
-        )
+        raise RecipeError(f"qat_for: target {profile.name} has no INT8", "leave out --qat-for")
     if profile.quantization.scheme != "qdq":
         raise RecipeError(
-            f"quantize_for: target {profile.name} is quantized by {profile.quantization.scheme}, "
+            f"qat_for: target {profile.name} is quantized by {profile.quantization.scheme}, "
             "which cannot be trained for",
-            "name a target of scheme qdq, such as x86-onnxruntime, or leave out --quantize-for",
+            "name a target of scheme qdq, such as x86-onnxruntime, or leave out --qat-for",
         )
 
 

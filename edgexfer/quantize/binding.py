@@ -138,7 +138,7 @@ def bind(model: nn.Module, file: ModelProto, images: Tensor) -> dict[str, Bound]
             if name in arrays and name not in bound:
                 raise ModelError(
                     f"{type(model).__name__}: {name} of its ONNX file is none of its weights",
-                    "leave out --quantize-for, or choose another architecture",
+                    "leave out --qat-for, or choose another architecture",
                 )
     return bound
 

@@ -33,7 +33,7 @@ def get_operator(op_type: str) -> Operator:
     if op_type not in _OPERATORS:
         raise ModelError(
             f"operator {op_type}: quantization-aware training does not know it",
-            "leave out --quantize-for, or choose another architecture",
+            "leave out --qat-for, or choose another architecture",
         )
     return _OPERATORS[op_type]
 
@@ -92,7 +92,7 @@ def _symmetric(x: Tensor, attributes: Attributes, op: str) -> tuple[Tensor, tupl
     if (top, left) != (bottom, right):
         raise ModelError(
             f"operator {op}: quantization-aware training does not know uneven padding",
-            "leave out --quantize-for, or choose another architecture",
+            "leave out --qat-for, or choose another architecture",
         )
     return x, (top, left)
 

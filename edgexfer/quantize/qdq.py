@@ -158,7 +158,7 @@ def _refuse_others(model: Path, asked: Iterable[str], known: Iterable[str]) -> N
             f"{model.name}: {others[0]} is not quantized here as it was in training "
             f"({len(others)} such tensors)",
             "export with the versions of edgexfer, torch and onnxruntime that it was trained with, "
-            "or distil again with --quantize-for",
+            "or distil again with --qat-for",
         )
 
 

@@ -19,7 +19,7 @@ SCHEMA = "edgexfer.quantization/1"
 FILE = "quantization.json"
 # Where run.json keeps its hash, in the lineage.
 _NOTED = "quantization_sha256"
-_FIX = "distil again with --quantize-for, into another --out"
+_FIX = "distil again with --qat-for, into another --out"
 
 
 @dataclass(frozen=True)

@@ -95,20 +95,20 @@ def cache_beside_a_feature_loss(p: Place) -> list[str]:
 
 
 def quantized_before_it_is_trained(p: Place) -> list[str]:
-    return distill(p, "--quantize-for", "x86-onnxruntime")
+    return distill(p, "--qat-for", "x86-onnxruntime")
 
 
 def quantized_for_nncf(p: Place) -> list[str]:
-    return distill(p, "--quantize-for", "x86-openvino", "--weights", _weights(p))
+    return distill(p, "--qat-for", "x86-openvino", "--weights", _weights(p))
 
 
 def quantized_for_nobody(p: Place) -> list[str]:
-    return distill(p, "--quantize-for", "x86-onnxruntim", "--weights", _weights(p))
+    return distill(p, "--qat-for", "x86-onnxruntim", "--weights", _weights(p))
 
 
 def quantized_with_a_feature_loss(p: Place) -> list[str]:
     more = ("--loss", "kd+hint", "--weights", _weights(p))
-    return distill(p, "--quantize-for", "x86-onnxruntime", *more)
+    return distill(p, "--qat-for", "x86-onnxruntime", *more)
 
 
 def unlabelled_missing(p: Place) -> list[str]:

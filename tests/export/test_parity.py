@@ -223,10 +223,10 @@ def test_a_lossy_int8_is_offered_the_training() -> None:
     rung = int8_rung("x int8", *pair(200, 5), 1.0)
     with pytest.raises(ParityError) as caught:
         require(rung, trainable_for="x86-onnxruntime")
-    assert caught.value.fix.startswith("distil with --quantize-for x86-onnxruntime, calibrate")
+    assert caught.value.fix.startswith("distil with --qat-for x86-onnxruntime, calibrate")
     with pytest.raises(ParityError) as caught:
         require(rung)
-    assert "--quantize-for" not in caught.value.fix
+    assert "--qat-for" not in caught.value.fix
 
 
 def test_the_same_drop_passes_where_it_is_allowed() -> None:

@@ -29,7 +29,9 @@ from edgexfer.quantize.aware import AwareStudent, prepare, refuse_target
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.qdq import quantize_qdq, quantized_tensors
 from edgexfer.quantize.ranges import Range, is_restricted
+from edgexfer.training.loop import fit
 from tests.export.digits import PREPROCESS, digits_run, measured_images
+from tests.training import toy
 
 Loaded = tuple[nn.Module, ModelCard]
 
@@ -141,6 +143,30 @@ def test_training_regains_what_a_poor_calibration_loses(
     assert after > before + 0.2
 
 
+def test_the_ordinary_loop_trains_it(tmp_path: Path) -> None:
+    """With all that copies, averages and restores a model's state; the same training ends alike."""
+    torch.set_num_threads(1)
+    with toy.make_run(tmp_path / "float") as run:
+        job = toy.make_job(run)
+        fit(job)
+    images = toy.digits(64)[0].permute(0, 2, 3, 1).numpy()
+    calibration = Calibration(images, job.preprocess, ("",) * len(images))
+    profile = find_profile("x86-onnxruntime")
+    settings = {"lr": 1e-3, "epochs": 2, "ema": 0.9, "patience": 2, "precision": "auto"}
+    ended = []
+    for name in ("first", "second"):
+        aware = prepare(job.model, calibration, profile)
+        with toy.make_run(tmp_path / name) as run:
+            result = fit(toy.make_job(run, aware, **settings))
+        ended.append(toy.bits(aware))
+    assert ended[0] == ended[1]
+    assert result.val_top1_pct is not None
+    assert result.val_top1_pct > 50
+    before = toy.bits(job.model)
+    assert len(aware.finish(job.model).activations) >= 4
+    assert toy.bits(job.model) != before
+
+
 def test_ranges_of_another_graph_are_refused(
     student: nn.Module, calibration: Calibration, tmp_path: Path
 ) -> None:
@@ -151,7 +177,7 @@ def test_ranges_of_another_graph_are_refused(
         with pytest.raises(RunError) as caught:
             int8(tmp_path, student, profile, calibration, wrong)
         assert "is not quantized here as it was in training (1 such tensors)" in caught.value.what
-        assert "--quantize-for" in caught.value.fix
+        assert "--qat-for" in caught.value.fix
 
 
 class Scaled(nn.Module):
@@ -173,7 +199,7 @@ def test_a_weight_that_the_file_does_not_hold_is_named(calibration: Calibration)
         prepare(Scaled(), calibration, find_profile("x86-onnxruntime"))
     assert "Scaled: " in caught.value.what
     assert "of its ONNX file is none of its weights" in caught.value.what
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix
 
 
 def test_weights_that_do_not_come_back_are_an_error(
@@ -184,7 +210,7 @@ def test_weights_that_do_not_come_back_are_an_error(
     with pytest.raises(ModelError) as caught:
         aware.finish(student)
     assert "its ONNX file does not hold the trained weights" in caught.value.what
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -198,7 +224,7 @@ def test_a_target_that_cannot_be_trained_for_is_refused(target: str, what: str) 
     with pytest.raises(RecipeError) as caught:
         refuse_target(find_profile(target))
     assert what in caught.value.what
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix
 
 
 def test_ranges_suit_only_targets_of_the_same_scheme(

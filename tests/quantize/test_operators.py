@@ -104,7 +104,7 @@ def test_an_unknown_operator_is_named() -> None:
     with pytest.raises(ModelError) as caught:
         get_operator("Einsum")
     assert caught.value.what == "operator Einsum: quantization-aware training does not know it"
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix
 
 
 def test_uneven_padding_of_an_average_is_refused() -> None:
@@ -115,4 +115,4 @@ def test_uneven_padding_of_an_average_is_refused() -> None:
     assert "AveragePool: quantization-aware training does not know uneven padding" in (
         caught.value.what
     )
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix

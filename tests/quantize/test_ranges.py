@@ -83,7 +83,7 @@ def test_what_was_not_written_so_is_refused(fault: Callable[[Path], None], run: 
     with pytest.raises(RunError) as caught:
         read_ranges(run)
     assert FAULTS[fault] in caught.value.what
-    assert "--quantize-for" in caught.value.fix
+    assert "--qat-for" in caught.value.fix
 
 
 def test_only_tensorrt_wants_the_inputs_of_weighted_layers_alone() -> None:
