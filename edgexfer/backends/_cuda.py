@@ -20,7 +20,7 @@ NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.
 _TO_DEVICE, _TO_HOST = 1, 2
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
+_MAJOR, _MINOR, _MULTIPROCESSORS = 75, 76, 16
 # The name is the first field of cudaDeviceProp in every release; the rest of it has grown.
 _PROPERTIES_BYTES, _NAME_BYTES = 8192, 256
 
@@ -98,18 +98,18 @@ class Cuda:
         return f"{number // 1000}.{number % 1000 // 10}"
 
     def device(self) -> Dict[str, Any]:
-        """Return the first device's ``name``, ``compute_capability`` and ``integrated``."""
+        """Return the first device's ``name``, ``compute_capability`` and ``multiprocessors``."""
         properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
         self._call("cudaGetDeviceProperties", ctypes.cast(properties, c_void_p), 0)
         name = properties.raw[:_NAME_BYTES].split(b"\0")[0].decode(errors="replace")
-        major, minor, integrated = (
+        major, minor, multiprocessors = (
             self._value(c_int, "cudaDeviceGetAttribute", number, 0)
-            for number in (_MAJOR, _MINOR, _INTEGRATED)
+            for number in (_MAJOR, _MINOR, _MULTIPROCESSORS)
         )
         return {
             "name": name,
             "compute_capability": f"{major}.{minor}",
-            "integrated": bool(integrated),
+            "multiprocessors": multiprocessors,
         }
 
     def free_bytes(self) -> int:

@@ -19,13 +19,15 @@ def stamp_of(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def here(trt: Any, cuda: Cuda) -> Dict[str, str]:
+def here(trt: Any, cuda: Cuda) -> Dict[str, Any]:
     """Return what an engine is bound to."""
     device = cuda.device()
     return {
         "tensorrt": str(trt.__version__),
         "gpu": device["name"],
         "compute_capability": device["compute_capability"],
+        # All Orins have one name; a power mode may switch some of these off.
+        "multiprocessors": device["multiprocessors"],
     }
 
 
@@ -54,7 +56,7 @@ def stands(engine: Path, wanted: Dict[str, Any]) -> bool:
         return False
 
 
-def check_stamp(engine: Path, here: Dict[str, str], plan: Plan) -> None:
+def check_stamp(engine: Path, here: Dict[str, Any], plan: Plan) -> None:
     """Refuse an engine whose stamp says that it was built elsewhere, or for another plan.
 
     Raises:

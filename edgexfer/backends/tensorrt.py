@@ -294,7 +294,10 @@ class TrtSession:
         engine, trt = self._engine, self._trt
         inspector = engine.create_engine_inspector()
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-        layers = parse_layers(text, "the engine")
+        try:
+            layers = parse_layers(text, "the engine").types
+        except BackendError:  # a schema of a version to come is no reason not to run
+            layers = None
         device = self._cuda.device()
         # TensorRT 11 has the second alone, 8 the first.
         memory = ("device_memory_size_v2", "device_memory_size")
@@ -302,9 +305,10 @@ class TrtSession:
         return {
             "provider": f"TensorRT {plan.device}, {device['name']}",
             "precision": plan.precision,
-            "layers": layers.types,
+            "layers": layers,
             "device_memory_bytes": size,
             "compute_capability": device["compute_capability"],
+            "multiprocessors": device["multiprocessors"],
         }
 
 

@@ -69,6 +69,7 @@ class FakeCudart:
         devices: how many there are.
         name: of the first.
         capability: of the first, major and minor.
+        multiprocessors: how many it has.
         free: bytes of memory that are free.
         captures: whether an engine's work can be captured into a graph.
         lacks: functions that this release does not have.
@@ -78,6 +79,7 @@ class FakeCudart:
     devices: int = 1
     name: str = "Orin"
     capability: tuple[int, int] = (8, 7)
+    multiprocessors: int = 8
     free: int = 4 << 30
     captures: bool = True
     lacks: tuple[str, ...] = ()
@@ -146,7 +148,9 @@ class FakeCudart:
         return OK
 
     def do_DeviceGetAttribute(self, out: Any, attribute: int, device: int) -> int:
-        out.value = {75: self.capability[0], 76: self.capability[1], 18: 1}[attribute]
+        out.value = {75: self.capability[0], 76: self.capability[1], 16: self.multiprocessors}[
+            attribute
+        ]
         return OK
 
     def do_RuntimeGetVersion(self, out: Any) -> int:

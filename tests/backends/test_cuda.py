@@ -29,7 +29,7 @@ def test_every_function_has_the_types_of_the_header() -> None:
 def test_facts_are_read(library: FakeCudart) -> None:
     cuda = Cuda()
     assert (cuda.devices(), cuda.version(), cuda.free_bytes()) == (1, "12.6", 4 << 30)
-    expected = {"name": "Orin", "compute_capability": "8.7", "integrated": True}
+    expected = {"name": "Orin", "compute_capability": "8.7", "multiprocessors": 8}
     assert cuda.device() == expected
 
 

@@ -183,11 +183,14 @@ def test_an_engine_that_stands_is_not_built_again(
             {"cudart": FakeCudart(capability=(8, 6))},
             "was built for compute_capability 8.7, this is 8.6",
         ),
+        (
+            "10.3.0",
+            {"cudart": FakeCudart(multiprocessors=16)},
+            "was built for multiprocessors 8, this is 16",  # TensorRT itself only warns
+        ),
     ],
 )
-@pytest.mark.parametrize("stamped", [True, False])
 def test_an_engine_of_another_place_is_refused(
-    stamped: bool,
     version: str,
     world: dict[str, Any],
     what: str,
@@ -198,10 +201,22 @@ def test_an_engine_of_another_place_is_refused(
     pretend()
     engine = _engine(onnx_files["fp32"], tmp_path)
     pretend(version, **world)
-    if not stamped:  # then TensorRT itself has to see it
-        stamp_of(engine).unlink()
-        what = f"TensorRT {version} cannot load it"
     with pytest.raises(BackendError, match=f"fp32.engine: {what}") as caught:
+        backend.load(engine, GPU)
+    assert "build it again on this device" in caught.value.fix
+
+
+def test_an_engine_of_another_place_without_a_stamp_is_refused_by_tensorrt(
+    pretend: Pretend, onnx_files: dict[str, Path], tmp_path: Path
+) -> None:
+    pretend()
+    engine = _engine(onnx_files["fp32"], tmp_path)
+    stamp_of(engine).unlink()
+    pretend("10.7.0")
+    with pytest.raises(BackendError, match=r"TensorRT 10\.7\.0 cannot load it .*Version tag"):
+        backend.load(engine, GPU)
+    pretend(cudart=FakeCudart(capability=(8, 6)))
+    with pytest.raises(BackendError, match=r"cannot load it .*please rebuild") as caught:
         backend.load(engine, GPU)
     assert "build it again on this device" in caught.value.fix
 
@@ -213,6 +228,20 @@ def test_an_engine_of_trtexec_is_loaded_without_a_stamp(
     engine = _engine(onnx_files["fp32"], tmp_path)
     stamp_of(engine).unlink()
     session = backend.load(engine, GPU)
+    assert session.run({"images": _batch()})["logits"].shape == (1, 3)
+
+
+def test_an_inspector_that_is_not_understood_is_no_obstacle(
+    pretend: Pretend,
+    onnx_files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trt = pretend()
+    engine = _engine(onnx_files["fp32"], tmp_path)
+    monkeypatch.setattr(trt.EngineInspector, "get_engine_information", lambda *_: "{}")
+    session = backend.load(engine, GPU)
+    assert session.active["layers"] is None
     assert session.run({"images": _batch()})["logits"].shape == (1, 3)
 
 
