@@ -27,7 +27,10 @@ _Fault = tuple[tuple[Any, ...], str, str]
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # Facts of a machine that hold tomorrow too.
-_LASTING = ("board", "cpu", "cpu_flags", "cores", "memory_bytes", "max_mhz", "os", "l4t", "glibc")
+_LASTING = (
+    *("board", "cpu", "cpu_flags", "cores", "memory_bytes", "cache_mib", "max_mhz", "os", "l4t"),
+    "glibc",
+)
 # CPU flags of instructions that multiply and add uint8 by int8 without saturating.
 _DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 _PROBED = "read on this machine by `edgexfer profiles probe`"
@@ -130,7 +133,10 @@ def check_profile(path: PathLike) -> HardwareProfile:
 
 
 def probe(
-    facts: Mapping[str, Any], backend: str = "onnxruntime", name: str | None = None
+    facts: Mapping[str, Any],
+    backend: str = "onnxruntime",
+    name: str | None = None,
+    measured: Mapping[str, Fact] | None = None,
 ) -> HardwareProfile:
     """Make a profile of the machine that ``facts`` were read from.
 
@@ -139,6 +145,8 @@ def probe(
             what says how the machine was at that moment.
         backend: the runtime that the profile is for.
         name: of the profile; ``None`` makes one of the board or processor and the backend.
+        measured: what the runtime reached there. A precision with a peak is one that the chip has;
+            the faster is preferred.
 
     Raises:
         ProfileError: the backend is unknown, or the name holds other characters than a-z, 0-9, -.
@@ -151,6 +159,12 @@ def probe(
     title = str(facts.get("board") or facts.get("cpu") or machine)
     lasting = {key: facts[key] for key in _LASTING if facts.get(key) is not None}
     scheme = _SCHEMES.get(backend)
+    peaks = {
+        peak[0]: fact.value * peak[1]
+        for key, fact in (measured or {}).items()
+        if (peak := read_peak(key)) is not None
+    }
+    found = sorted(peaks, key=lambda precision: -peaks[precision])
     value: dict[str, Any] = {
         "name": name or f"{_slug(title)}-{backend}",
         "title": f"{title}, {backend}",
@@ -159,8 +173,11 @@ def probe(
         "compile_on": "device" if backend == "tensorrt" else "host",
         "machine": machine,
         "seen_on_hardware": False,  # its facts were read, but no benchmark has run
-        "precisions": ["int8", "fp32"] if scheme else ["fp32"],
-        "facts": {k: encode(Fact(v, "measured", _PROBED)) for k, v in lasting.items()},
+        "precisions": found or (["int8", "fp32"] if scheme else ["fp32"]),
+        "facts": {
+            **{k: encode(Fact(v, "measured", _PROBED)) for k, v in lasting.items()},
+            **encode(dict(measured or {})),
+        },
     }
     if scheme:
         value["quantization"] = {"scheme": scheme, **_int8_for(machine, backend, facts)}

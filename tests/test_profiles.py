@@ -422,6 +422,20 @@ def test_probe_keeps_what_lasts_and_marks_it_measured(tmp_path: Path) -> None:
     assert check_profile(place) == profile
 
 
+def test_probe_prefers_what_was_measured_to_be_fastest(tmp_path: Path) -> None:
+    measured = {
+        "fp32_peak_gflop_s": Fact(150.0, "measured", "a run"),
+        "bf16_peak_gflop_s": Fact(1000.0, "measured", "a run"),
+        "int8_peak_gop_s": Fact(700.0, "measured", "a run"),
+        "memory_bandwidth_gb_s": Fact(9.0, "measured", "a copy"),
+    }
+    profile = probe(FACTS, "openvino", "here", measured)
+    assert profile.precisions == ("bf16", "int8", "fp32")
+    assert {key: profile.facts[key] for key in measured} == measured
+    place = write(tmp_path, to_yaml(profile), "here")
+    assert check_profile(place) == profile
+
+
 @pytest.mark.parametrize(
     ("changes", "backend", "activations", "reduced"),
     [

@@ -44,6 +44,7 @@ def facts(root: Path = Path("/")) -> Dict[str, Any]:
         "cpu": lambda: _cpu_model(cpu),
         "cpu_flags": lambda: _cpu_flags(cpu),
         "memory_bytes": lambda: _memory(root),
+        "cache_mib": lambda: _caches(root),
         "governor": lambda: _governor(root),
         "max_mhz": lambda: _max_mhz(root),
         "load1": lambda: _load(root),
@@ -114,6 +115,22 @@ def _cpu_flags(cpu: str) -> Reading:
 def _memory(root: Path) -> Reading:
     match = re.search(r"^MemTotal:\s*(\d+) kB", _read(root, "proc/meminfo") or "", re.MULTILINE)
     return (int(match.group(1)) * 1024, "") if match else (None, "/proc/meminfo is not readable")
+
+
+def _caches(root: Path) -> Reading:
+    """Add up the caches that hold data, each once however many cores share it."""
+    sizes: Dict[Tuple[Optional[str], ...], int] = {}
+    for index in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index[0-9]*"):
+        place = index.relative_to(root)
+        level, kind, shared, size = (
+            _read(root, f"{place}/{name}") for name in ("level", "type", "shared_cpu_list", "size")
+        )
+        match = re.fullmatch(r"(\d+)K", size or "")
+        if match and kind != "Instruction":
+            sizes[level, kind, shared] = int(match.group(1))
+    if not sizes:
+        return None, "the kernel describes no caches"
+    return sum(sizes.values()) / 1024, ""
 
 
 def _governor(root: Path) -> Reading:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgexfer.cli.options import json_option
+
+if TYPE_CHECKING:
+    from edgexfer.core.profile import HardwareProfile
 
 
 @click.group("profiles")
@@ -16,6 +20,7 @@ def command() -> None:
     Examples:
       edgexfer profiles list
       edgexfer profiles show jetson
+      edgexfer profiles show rpi5 --model student.onnx
       edgexfer profiles probe --backend onnxruntime > my-machine.yaml
     """
 
@@ -33,25 +38,41 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(encode(found), indent=2))
         return
-    width = max(len(p.name) for p in found)
-    for profile in found:
-        seen = "measured" if profile.seen_on_hardware else "provided, not measured"
-        also = f" (also: {', '.join(profile.aliases)})" if profile.aliases else ""
-        click.echo(f"{profile.name:{width}}  {profile.backend:12} {seen:23} {profile.title}{also}")
+    from edgexfer.cli.target import list_lines
+
+    click.echo("\n".join(list_lines(found)))
 
 
 @command.command("show")
 @click.argument("name")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="An ONNX file: add the least latency that the target can reach with it, and its memory.",
+)
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print the profile's file, to make your own.")
 @json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str, model: Path | None, as_yaml: bool, as_json: bool) -> None:
     """Show one profile, each fact with its kind and source."""
     import json
 
     from edgexfer.core.codec import encode
     from edgexfer.profiles import find_profile, to_yaml
 
+    if as_yaml and (as_json or model):
+        context = click.get_current_context()
+        raise click.UsageError("--yaml goes with neither --json nor --model", context)
     profile = find_profile(name)
-    click.echo(json.dumps(encode(profile), indent=2) if as_json else to_yaml(profile), nl=as_json)
+    if as_yaml:
+        click.echo(to_yaml(profile), nl=False)
+    elif model is not None:
+        _show_bound(profile, model, as_json=as_json)
+    elif as_json:
+        click.echo(json.dumps(encode(profile), indent=2))
+    else:
+        from edgexfer.cli.target import profile_lines
+
+        click.echo("\n".join(profile_lines(profile)))
 
 
 @command.command("check")
@@ -68,8 +89,45 @@ def check(file: Path) -> None:
 @click.option("--backend", default="onnxruntime", show_default=True, help="The runtime to use.")
 @click.option("--name", help="Name of the profile.  [default: this machine's]")
 def probe_(backend: str, name: str | None) -> None:
-    """Print a profile of this machine, every fact measured here."""
+    """Print a profile of this machine, every fact measured here.
+
+    It takes some seconds, in which nothing else should run.
+    """
     from edgexfer.bench.device import facts
     from edgexfer.profiles import probe, to_yaml
 
-    click.echo(to_yaml(probe(facts(), backend, name)), nl=False)
+    found = facts()
+    profile = probe(found, backend, name)  # refuses a wrong name before anything is measured
+    if backend in ("onnxruntime", "openvino"):
+        from edgexfer.remote.probe import measure
+
+        profile = probe(found, backend, name, measure(backend))
+    else:
+        click.echo(f"{backend} loads no ONNX file here: peaks are left out", err=True)
+    if (found["load1"] or 0.0) > 0.5:
+        click.echo(f"load was {found['load1']} before it: peaks may be too low", err=True)
+    click.echo(to_yaml(profile), nl=False)
+
+
+def _show_bound(profile: HardwareProfile, model: Path, *, as_json: bool) -> None:
+    import json
+
+    from edgexfer.cli.target import bound_lines, profile_lines
+    from edgexfer.core.codec import encode
+    from edgexfer.models.roofline import ASSUMPTIONS, bound
+    from edgexfer.models.workload import read_workload
+
+    work = read_workload(model)
+    bounds = [bound(work, profile, precision) for precision in profile.precisions]
+    if not as_json:
+        lines = [*profile_lines(profile), "", *bound_lines(model, work, bounds)]
+        click.echo("\n".join(lines))
+        return
+    document = {
+        "profile": encode(profile),
+        "model": str(model),
+        "lower_bounds": encode(bounds),
+        "uncounted": list(work.uncounted),
+        "assumptions": list(ASSUMPTIONS),
+    }
+    click.echo(json.dumps(document, indent=2))

@@ -48,6 +48,17 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
     assert "not a Jetson" in found["absent"]["l4t"]
 
 
+def test_caches_are_counted_once_and_without_those_of_instructions(tmp_path: Path) -> None:
+    """Two cores with 32 KiB of data and of code each, and 1 MiB between them."""
+    files = {}
+    for core in (0, 1):
+        own = [("1", "Data", str(core), "32K"), ("1", "Instruction", str(core), "32K")]
+        for index, cache in enumerate([*own, ("2", "Unified", "0-1", "1024K")]):
+            for name, text in zip(("level", "type", "shared_cpu_list", "size"), cache, strict=True):
+                files[f"sys/devices/system/cpu/cpu{core}/cache/index{index}/{name}"] = text + "\n"
+    assert facts(_board(tmp_path, files))["cache_mib"] == 1 + 2 * 32 / 1024
+
+
 def test_a_jetson_and_the_name_of_its_power_mode(tmp_path: Path) -> None:
     root = _board(tmp_path, JETSON)
     tool = root / "usr/sbin/nvpmodel"
@@ -77,7 +88,7 @@ def test_on_an_empty_root_every_absent_fact_has_its_reason(tmp_path: Path) -> No
     found = facts(tmp_path)
     absent = found["absent"]
     names = {"cpu", "cpu_flags", "memory_bytes", "governor", "max_mhz", "load1", "board", "l4t"}
-    assert names | {"power_mode", "container"} == set(absent)
+    assert names | {"cache_mib", "power_mode", "container"} == set(absent)
     assert all(found[name] is None and reason for name, reason in absent.items())
 
 

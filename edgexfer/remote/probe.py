@@ -1,0 +1,108 @@
+"""Measuring what a machine reaches at most, for a profile of it.
+
+The small ONNX files that keep it busy multiplying are written here, on the host; they are timed by
+``bench/peaks.py``, which needs no ONNX library. Making a profile of it is ``profiles.probe``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgexfer.bench.peaks import Kernel, measure_memory, measure_peaks
+from edgexfer.core.profile import Fact
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
+
+# Layers in a row, so that what runs once (entering, leaving, quantizing the input) weighs little.
+_LAYERS = 4
+# Convolutions 3 x 3 of 128 channels over 14 x 14, and products of 256 x 512 x 512: large enough for
+# blocking, with weights that fit a cache; and a chain of them is over in a millisecond or a few, so
+# that some runs of many fall between the turns of whatever else the machine does.
+_CHANNELS, _SIDE = 128, 14
+_ROWS, _WIDTH = 256, 512
+
+
+def measure(backend: str) -> dict[str, Fact]:
+    """Return the peaks of a runtime on this machine's CPU, and the bandwidth of its memory.
+
+    Raises:
+        BackendError: the runtime is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as folder:
+        return {**measure_peaks(write_kernels(Path(folder)), backend), **measure_memory()}
+
+
+def write_kernels(folder: Path) -> tuple[Kernel, ...]:
+    """Write a chain of convolutions and one of matrix products, each in float and in INT8.
+
+    Args:
+        folder: exists.
+    """
+    convolution = (1, _CHANNELS, _SIDE, _SIDE), (_CHANNELS, _CHANNELS, 3, 3)
+    product = (_ROWS, _WIDTH), (_WIDTH, _WIDTH)
+    work = {"Conv": _CHANNELS**2 * 9 * _SIDE**2, "MatMul": _ROWS * _WIDTH**2}
+    shapes = {"Conv": convolution, "MatMul": product}
+    return tuple(
+        Kernel(
+            path=_write(folder / f"{op}-{kind}.onnx", op, *shapes[op], quantized=kind == "int8"),
+            quantized=kind == "int8",
+            operations=2 * _LAYERS * work[op],
+            shape=shapes[op][0],
+        )
+        for op in shapes
+        for kind in ("float", "int8")
+    )
+
+
+def _write(
+    path: Path, op: str, shape: tuple[int, ...], weight: tuple[int, ...], *, quantized: bool
+) -> Path:
+    """Write one chain; INT8 with Q/DQ around each layer, as quantizers write it."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes: list[NodeProto] = []
+    constants = {"scale": np.float32(0.05), "zero": np.uint8(128), "signed": np.int8(0)}
+    tensors: list[TensorProto] = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
+    attributes: dict[str, Any] = {"pads": [1, 1, 1, 1]} if op == "Conv" else {}
+    chance = np.random.default_rng(0)
+
+    def requantize(name: str) -> str:
+        nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_q"]))
+        nodes.append(
+            helper.make_node("DequantizeLinear", [f"{name}_q", "scale", "zero"], [f"{name}_d"])
+        )
+        return f"{name}_d"
+
+    current = requantize("x") if quantized else "x"
+    for layer in range(_LAYERS):
+        kernel = f"w{layer}"
+        values = chance.standard_normal(weight, dtype=np.float32)
+        if quantized:
+            integers = np.clip(np.rint(values * 30), -127, 127).astype(np.int8)
+            tensors.append(numpy_helper.from_array(integers, f"{kernel}_i"))
+            inputs = [f"{kernel}_i", "scale", "signed"]
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [kernel]))
+        else:
+            # Variance stays what it was, so that no layer meets denormal or infinite numbers.
+            values /= np.sqrt(np.prod(weight) / (weight[0] if op == "Conv" else weight[1]))
+            tensors.append(numpy_helper.from_array(values, kernel))
+        nodes.append(helper.make_node(op, [current, kernel], [f"y{layer}"], **attributes))
+        current = requantize(f"y{layer}") if quantized else f"y{layer}"
+    graph = helper.make_graph(
+        nodes,
+        "kernel",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(current, TensorProto.FLOAT, shape)],
+        tensors,
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
