@@ -139,6 +139,7 @@ class TrtSession:
         self._cuda, self._engine, self._context = cuda, engine, context
         self._shapes: Dict[str, Tuple[int, ...]] = {}
         self._buffers: Dict[str, Buffer] = {}
+        self._views: Dict[str, Any] = {}
         self._graph: Optional[int] = None
         self._stream: Optional[int] = None
         self._events: List[int] = []
@@ -149,7 +150,7 @@ class TrtSession:
         self.inputs = tuple(spec for spec, own in zip(specs, is_input) if own)
         self.outputs = tuple(spec for spec, own in zip(specs, is_input) if not own)
         wish = plan.options.get("cuda_graph", plan.device == "GPU")
-        self._graph_state = "on" if wish else "off"
+        self.active: Dict[str, Any] = {"cuda_graph": "on" if wish else "off"}
         try:
             self._stream = cuda.stream()
             self._events = [cuda.event(), cuda.event()]
@@ -158,7 +159,7 @@ class TrtSession:
         except BackendError:
             self.close()
             raise
-        self.active: Dict[str, Any] = {**self._facts(plan), "cuda_graph": self._graph_state}
+        self.active.update(self._facts(plan))
 
     def run(self, feed: Mapping[str, Any]) -> Dict[str, Any]:
         """Run once; the arrays that come back belong to the caller."""
@@ -171,9 +172,7 @@ class TrtSession:
                 f"TensorRT stopped in a run ({error})",
                 "check names, shapes and types of what is fed",
             ) from error
-        return {
-            spec.name: self._view(spec, self._shapes[spec.name]).copy() for spec in self.outputs
-        }
+        return {spec.name: self._views[spec.name].copy() for spec in self.outputs}
 
     def gpu_ns(self) -> int:
         """Return how long the device took for the last run, copies included, by its own events."""
@@ -190,7 +189,9 @@ class TrtSession:
             cuda.release(buffer)
         if self._stream is not None:
             cuda.destroy("Stream", self._stream)
-        self._graph, self._stream, self._events, self._buffers = None, None, [], {}
+        self._graph, self._stream, self._events = None, None, []
+        # The views go with the memory that they show.
+        self._buffers, self._views = {}, {}
         # In this order: TensorRT wants what was made last to go first.
         self._context = None
         self._engine = None
@@ -238,26 +239,30 @@ class TrtSession:
                 )
         outputs = {s.name: tuple(self._context.get_tensor_shape(s.name)) for s in self.outputs}
         self._shapes = {**shapes, **outputs}
+        # Made once per shape: a run has no time to lose.
+        self._views = {
+            spec.name: self._buffers[spec.name].view(spec.dtype, self._shapes[spec.name])
+            for spec in (*self.inputs, *self.outputs)
+        }
         # TensorRT settles its state for new shapes in a first run, which a graph cannot hold.
         self._launch()
-        if self._graph_state == "on":
+        if self.active["cuda_graph"] == "on":
             try:
                 self._graph = self._cuda.capture(self._handle(), self._enqueue)
             except BackendError as error:
-                self._graph_state = f"refused: {error.what}"
+                self.active["cuda_graph"] = f"refused: {error.what}"
 
     def _fill(self, feed: Mapping[str, Any]) -> None:
         import numpy as np
 
-        arrays = {spec.name: feed[spec.name] for spec in self.inputs}
         for spec in self.inputs:
-            if str(arrays[spec.name].dtype) != spec.dtype:
-                raise ValueError(f"{spec.name} is {arrays[spec.name].dtype}, not {spec.dtype}")
-        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+            if feed[spec.name].dtype != spec.dtype:
+                raise ValueError(f"{spec.name} is {feed[spec.name].dtype}, not {spec.dtype}")
+        shapes = {spec.name: tuple(feed[spec.name].shape) for spec in self.inputs}
         if any(self._shapes.get(name) != shape for name, shape in shapes.items()):
             self._prepare(shapes)
-        for spec in self.inputs:
-            np.copyto(self._view(spec, shapes[spec.name]), arrays[spec.name], casting="no")
+        for name in shapes:
+            np.copyto(self._views[name], feed[name], casting="no")
 
     def _launch(self) -> None:
         """Do one run of what the inputs' buffers hold, and wait for it."""
@@ -273,21 +278,18 @@ class TrtSession:
     def _enqueue(self) -> None:
         stream = self._handle()
         for spec in self.inputs:
-            size = _bytes(spec, self._shapes[spec.name])
+            size = self._views[spec.name].nbytes
             self._cuda.to_device(self._buffers[spec.name], size, stream)
         if not self._context.execute_async_v3(stream):
             raise BackendError(take_reason(self._log), "build the engine again")
         for spec in self.outputs:
-            size = _bytes(spec, self._shapes[spec.name])
+            size = self._views[spec.name].nbytes
             self._cuda.to_host(self._buffers[spec.name], size, stream)
 
     def _handle(self) -> int:
         if self._stream is None:
             raise BackendError("the session is closed", "load the engine again")
         return self._stream
-
-    def _view(self, spec: TensorSpec, shape: Tuple[int, ...]) -> Any:
-        return self._buffers[spec.name].view(spec.dtype, shape)
 
     def _facts(self, plan: Plan) -> Dict[str, Any]:
         """Read back what really runs."""
