@@ -75,6 +75,23 @@ def install(trt: Any, modules: dict[str, Any] | None = None) -> None:
     ctypes.CDLL = load  # type: ignore[assignment,misc]
 
 
+def write_site(folder: Path, version: str, world: str = "") -> Path:
+    """Write a folder for ``PYTHONPATH`` whose module ``tensorrt`` is the fake of a version.
+
+    ``world`` is added to the call of ``make_tensorrt``, such as ``dla_cores=2``.
+    """
+    folder.mkdir(exist_ok=True)
+    root = str(Path(__file__).resolve().parents[2])
+    lines = (
+        "import sys",
+        f"sys.path.append({root!r})",
+        "from tests.backends.fake_tensorrt import install, make_tensorrt",
+        f"install(make_tensorrt({version!r}, {world}))",
+    )
+    (folder / "tensorrt.py").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def _there(spans: dict[str, str], index: int) -> list[str]:
     """Return the keys that exist in the version of an index; spans are such as ``0-4 6``."""
     found = []

@@ -21,17 +21,11 @@ from edgexfer.core.codec import decode, encode
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.record import Record, read_record
 from edgexfer.remote.pack import pack_device_side
+from tests.backends.fake_tensorrt import write_site
 from tests.bundles import make_bundle
 
 pytestmark = pytest.mark.ort
 KINDS = ("tensorrt-fp32", "tensorrt-int8")
-# Imported by the name tensorrt, it puts the fake in its own place.
-FAKE = """
-import sys
-sys.path.append({root!r})
-from tests.backends.fake_tensorrt import install, make_tensorrt
-install(make_tensorrt({version!r}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +36,14 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Board:
     """A machine with the packed file, a bundle and a TensorRT of one version."""
 
-    def __init__(self, folder: Path, pyz: Path, root: Path) -> None:
-        self.folder, self.pyz, self.root = folder, pyz, root
+    def __init__(self, folder: Path, pyz: Path) -> None:
+        self.folder, self.pyz = folder, pyz
         self.bundle = make_bundle(folder / "bundle", KINDS)
         self.engines = engines_folder(self.bundle)
         self.install("10.3.0")
 
-    def install(self, version: str) -> None:
-        place = self.folder / "site" / "tensorrt.py"
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(FAKE.format(root=str(self.root), version=version))
+    def install(self, version: str, world: str = "") -> None:
+        write_site(self.folder / "site", version, world)
 
     def type(self, *words: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -72,8 +64,8 @@ class Board:
 
 
 @pytest.fixture
-def board(tmp_path: Path, pyz: Path, root: Path) -> Board:
-    return Board(tmp_path, pyz, root)
+def board(tmp_path: Path, pyz: Path) -> Board:
+    return Board(tmp_path, pyz)
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
@@ -155,9 +147,7 @@ def test_without_tensorrt_it_is_said_what_to_install(board: Board) -> None:
 
 
 def test_a_model_that_tensorrt_refuses_fails_alone(board: Board) -> None:
-    place = board.folder / "site" / "tensorrt.py"
-    text = place.read_text().replace("'10.3.0'", "'10.3.0', unsupported=('QuantizeLinear',)")
-    place.write_text(text)
+    board.install("10.3.0", "unsupported=('QuantizeLinear',)")
     done = board.type("verify", "bundle")
     assert done.returncode == 1
     assert "ok      gpu-tensorrt-fp32" in done.stdout

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edgexfer.core.backend import TensorSpec
-from edgexfer.core.bundle import Artefact, FileEntry
+from edgexfer.core.bundle import Artefact, FileEntry, Manifest
 from edgexfer.core.errors import ProfileError
 from edgexfer.core.model import SCHEMA, ModelCard
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import Stack
+from edgexfer.core.record import read_record
 from edgexfer.export.jetson import build_command, instructions, obstacle, run_command
 from edgexfer.export.lower import default_row, wanted_precisions
 from edgexfer.export.readme import bundle_readme
 from edgexfer.profiles import find_profile
 from edgexfer.recipe import ExportSection
+from tests.backends.fake_tensorrt import write_site
 
 PREPROCESS = Preprocess(size=(160, 224), resize=224)
 JETSON = find_profile("jetson")
@@ -133,6 +141,43 @@ def test_the_default_row_is_the_marked_one_else_the_first() -> None:
 def test_fp32_is_always_made_first(precision: str, made: tuple[str, ...]) -> None:
     section = ExportSection(precision=precision)  # type: ignore[arg-type]
     assert wanted_precisions(JETSON, section) == made
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("version", ["10.3.0", "11.4.0.106"])
+def test_the_commands_of_the_sealed_bundle_work_on_the_api_of_tensorrt(
+    version: str, bundle: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """On a stand-in for the board: its machine's name and a TensorRT that computes on the CPU."""
+    shutil.copytree(bundle[0], tmp_path / "bundle")
+    site = write_site(tmp_path / "site", version)
+    (site / "sitecustomize.py").write_text(
+        "import platform\nplatform.machine = lambda: 'aarch64'\n"
+    )
+    text = (tmp_path / "bundle/README.md").read_text()
+    typed = re.findall(r"^python3 (edgexfer\.pyz (?:verify|run) [^#\n]*)", text, re.MULTILINE)
+    assert len(set(typed)) >= 2
+    for command in (
+        "edgexfer.pyz verify .",
+        "edgexfer.pyz run . --out ../bench --artefact jetson-orin-nano-int8 --processes 1",
+    ):
+        assert any(command.startswith(line.strip()) for line in typed)
+        done = subprocess.run(
+            [sys.executable, *command.split()],
+            cwd=tmp_path / "bundle",
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        for precision in ("fp32", "fp16", "int8") if "verify" in command else ():
+            assert f"ok      jetson-orin-nano-{precision}  golden outputs" in done.stdout
+    record = read_record(tmp_path / "bench/jetson-orin-nano-int8.json")
+    assert record.accuracy is not None
+    assert record.accuracy.top1_pct > 90
+    assert record.active["layers"]["int8"] > 0
 
 
 def test_verify_promises_golden_outputs_to_every_target() -> None:
