@@ -18,7 +18,7 @@ from typing import List, Optional
 from edgexfer.backends.trtexec import TRTEXEC, Timing
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.device import facts
-from edgexfer.bench.job import Job, Result, read_job, run_job
+from edgexfer.bench.job import Job, Result, import_numpy, read_job, run_job
 from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
 from edgexfer.bench.targets import artefacts_for
 from edgexfer.core.bundle import get_artefact, verify_files
@@ -149,6 +149,7 @@ def _summary(record: Record) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    import_numpy()
     from edgexfer.bench.verify import verify_bundle
 
     findings = verify_bundle(args.bundle, platform.machine())

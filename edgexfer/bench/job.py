@@ -218,7 +218,7 @@ def _load(job: Job) -> _Loaded:
     artefact = get_artefact(manifest, job.artefact)
     profile = read_profile(bundle, manifest, artefact)
     # numpy and the runtime are first imported here, so that the time of it can be told apart.
-    _, numpy_ns = timed(_import_numpy)
+    _, numpy_ns = timed(import_numpy)
     backend, runtime_ns = timed(lambda: get_backend(artefact.backend))
     plan = plan_of(artefact, profile, job.threads)
     model = model_file(bundle, artefact, profile, backend, plan)
@@ -240,7 +240,12 @@ def _load(job: Job) -> _Loaded:
     )
 
 
-def _import_numpy() -> None:
+def import_numpy() -> None:
+    """Import numpy, which the device may lack.
+
+    Raises:
+        BackendError: it cannot be imported.
+    """
     try:
         importlib.import_module("numpy")
     except ImportError as error:

@@ -153,3 +153,16 @@ def test_a_model_that_tensorrt_refuses_fails_alone(board: Board) -> None:
     assert "ok      gpu-tensorrt-fp32" in done.stdout
     assert "failed  gpu-tensorrt-int8" in done.stdout
     assert "QuantizeLinear" in done.stdout
+
+
+def test_without_numpy_every_verb_says_so(board: Board) -> None:
+    (board.folder / "site" / "numpy.py").write_text("raise ImportError('no numpy here')")
+    done = board.type("verify", "bundle")
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        "error: numpy cannot be imported (no numpy here)",
+        "fix: pip install numpy",
+    ]
+    failure = board.job("gpu-tensorrt-fp32").failure
+    assert failure is not None
+    assert "numpy cannot be imported" in failure.what
