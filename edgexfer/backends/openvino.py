@@ -54,12 +54,30 @@ def compile(model: Path, out: Path, plan: Plan) -> Path:  # noqa: ARG001
     return out
 
 
+def lacks(precision: str, device: str) -> Optional[str]:
+    """Say why a device here cannot compute in ``fp16`` or ``bf16``, ``None`` where it can.
+
+    Asked for a float type that it lacks, OpenVINO computes in fp32, or rounds between layers for
+    show. A device that is not here is left to ``load`` to name.
+    """
+    if precision not in ("fp16", "bf16"):
+        return None
+    import openvino as ov
+
+    core = ov.Core()
+    if device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+        return None
+    can = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return None if precision.upper() in can else f"this {device} has no {precision}"
+
+
 def load(artefact: Path, plan: Plan) -> OpenVinoSession:
     """Load an ``.xml`` (with its ``.bin`` beside it) or ``.onnx`` file for one request at a time.
 
     Raises:
         BackendError: the file cannot be loaded, is quantized although the plan says float or the
-            reverse, or OpenVINO did not take the precision or device that was set.
+            reverse, the device lacks the plan's precision, or OpenVINO did not take the precision
+            or device that was set.
     """
     check_plan(NAME, plan, PRECISIONS, OPTIONS)
     if artefact.suffix not in (".xml", ".onnx"):
@@ -69,6 +87,9 @@ def load(artefact: Path, plan: Plan) -> OpenVinoSession:
 
     core = ov.Core()
     hint = _hint(plan)
+    reason = lacks(plan.precision, plan.device)
+    if reason is not None:
+        raise BackendError(f"{artefact}: {reason}", "choose a precision that this device has")
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if plan.threads:
         config["INFERENCE_NUM_THREADS"] = str(plan.threads)

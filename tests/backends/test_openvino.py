@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,35 @@ def test_the_precision_is_set_and_read_back(tmp_path: Path, precision: str, hint
     session = get_backend("openvino").load(write_onnx(tmp_path / "m.onnx"), Plan(precision))
     assert session.active["float_precision"] == hint
     assert hint in session.active["layers"]
+
+
+def test_a_precision_that_the_cpu_lacks_is_refused_before_it_is_rounded_for_show(
+    tmp_path: Path,
+) -> None:
+    """OpenVINO itself is told to see a CPU with AVX2 alone, in a process of its own."""
+    path = write_onnx(tmp_path / "m.onnx")
+    code = (
+        "from pathlib import Path\n"
+        "from edgexfer.backends.openvino import lacks, load\n"
+        "from edgexfer.core.backend import Plan\n"
+        "from edgexfer.core.errors import BackendError\n"
+        "assert lacks('fp32', 'CPU') is None\n"
+        "assert lacks('fp16', 'GPU.7') is None\n"
+        "try:\n"
+        f"    load(Path({str(path)!r}), Plan('fp16'))\n"
+        "except BackendError as error:\n"
+        "    print(error.what, '|', error.fix)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "m.onnx: this CPU has no fp16 | choose a precision that this device has" in done.stdout
 
 
 def test_an_int8_model_runs_int8_layers_and_its_float_part_in_fp32(tmp_path: Path) -> None:
