@@ -7,6 +7,7 @@ running statistics are the ones that are validated and stored.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from edgexfer.training.signals import StopRequest
 TIMEOUT_S = 120.0
 # This process's, while it has joined others; torch's own process group is as global.
 _pulse: Pulse | None = None
+# How often this process has joined others; all have joined as often.
+_joined = itertools.count()
 
 
 class LostContactError(TrainingError):
@@ -108,6 +111,8 @@ def world() -> World:
 def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     """Join the processes that ``torchrun`` has started, gloo on CPUs and nccl on GPUs.
 
+    They leave together, when the leader is done: what it has written can be read by all of them.
+
     Args:
         timeout_s: after so many seconds without an answer from the others the work is given up, so
             that a process that hangs or dies ends the job.
@@ -125,6 +130,9 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     timeout = timedelta(seconds=timeout_s)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
+        # What an earlier training of the same processes left there is not this one's.
+        prefix = f"training-{next(_joined)}"
+        store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
         store.set_timeout(timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
@@ -138,6 +146,8 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             here = world()
             with _told_to_the_others(_pulse), lost_contact(here):
                 yield here
+                if not _pulse.leave(timeout_s):
+                    raise _lost(here, "the leader is not done")
     finally:
         _pulse = None
         dist.destroy_process_group()
@@ -169,16 +179,20 @@ def lost_contact(here: World) -> Iterator[None]:
         text = str(error)
         if here.size == 1 or not any(w in text for w in ("gloo", "NCCL", "Connection", "Timed")):
             raise
-        blamed = None
-        if here.pulse is not None:
-            # torchrun ends all processes as soon as one has failed; this one has yet to say why.
-            with StopRequest():
-                blamed = here.pulse.blame()
-        raise LostContactError(
-            f"rank {here.rank}: {blamed or 'another process has ended or hangs'} "
-            f"({_first_line(error)})",
-            "see what that rank says, then type the same command again",
-        ) from error
+        raise _lost(here, _first_line(error)) from error
+
+
+def _lost(here: World, why: str) -> LostContactError:
+    """Return the error that names this process, and the one to blame where that can be told."""
+    blamed = None
+    if here.pulse is not None:
+        # torchrun ends all processes as soon as one has failed; this one has yet to say why.
+        with StopRequest():
+            blamed = here.pulse.blame()
+    return LostContactError(
+        f"rank {here.rank}: {blamed or 'another process has ended or hangs'} ({why})",
+        "see what that rank says, then type the same command again",
+    )
 
 
 def _device(local_rank: int) -> torch.device:

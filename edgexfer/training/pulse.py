@@ -24,6 +24,7 @@ _SILENT_S = 2.0
 # So long a process may take to notice that another one has given up.
 _GRACE_S = 8.0
 _GIVEN_UP = "pulse/given-up"
+_OVER = "pulse/over"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,34 @@ class Pulse:
         except RuntimeError:
             # The store has gone with the process that kept it: nobody is left to be told.
             return
+
+    def leave(self, patience_s: float) -> bool:
+        """Wait until the leader, which tests and saves alone, has come to the end of its work.
+
+        However long that takes, it is waited for as long as it has a pulse.
+
+        Args:
+            patience_s: how long it may go without one.
+
+        Returns:
+            Whether it has; else it gave up or was killed.
+        """
+        if self._rank == 0:
+            self._store.set(_OVER, "")
+            return True
+        last, since = None, time.monotonic()
+        try:
+            while not self._store.check([_OVER]):
+                beat = self._others().get(0)
+                if beat != last:
+                    last, since = beat, time.monotonic()
+                if self._store.check([_GIVEN_UP]) or time.monotonic() - since > patience_s:
+                    return False
+                time.sleep(_BEAT_S)
+        except RuntimeError:
+            # The store has gone with the leader, which kept it: that one was done.
+            return True
+        return True
 
     def blame(self) -> str | None:
         """Return in words which process ended or hangs, ``None`` where that cannot be told.

@@ -25,11 +25,13 @@ pytestmark = pytest.mark.torch
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4
 
 
-def torchrun(processes: int, path: Path, behaviour: str) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    processes: int, path: Path, *behaviour: str, worker: str = "ddp_worker"
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", "tests.training.ddp_worker"]
+    command += [f"--nproc-per-node={processes}", "-m", f"tests.training.{worker}"]
     return subprocess.run(
-        [*command, str(path), behaviour],
+        [*command, str(path), *behaviour],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -110,6 +112,11 @@ def test_a_loss_that_is_not_finite_in_one_process_is_told_by_the_one_that_writes
     assert [e["step"] for e in events] == [13]
     assert "step 13 (epoch 2): the gradient's norm is nan" in events[0]["error"]
     assert "step 13 (epoch 2): the loss is nan" in done.stderr
+
+
+def test_processes_leave_together_and_can_join_again(tmp_path: Path) -> None:
+    done = torchrun(2, tmp_path, worker="joined_worker")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -64,3 +65,24 @@ def test_who_ended_because_of_another_is_not_blamed(pulses: list[Pulse]) -> None
     pulses[1].__exit__()
     pulses[2].__exit__()
     assert pulses[0].blame() == "rank 2 was killed"
+
+
+def test_the_leader_is_waited_for(pulses: list[Pulse]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(each.leave, 5.0) for each in pulses[1:]]
+        time.sleep(0.2)
+        assert not any(future.done() for future in waiting)
+        assert pulses[0].leave(5.0)
+        assert all(future.result(2.0) for future in waiting)
+
+
+def test_a_leader_that_gives_up_is_not_waited_for(pulses: list[Pulse]) -> None:
+    pulses[0].give_up("DiskError: no room left")
+    assert not pulses[1].leave(5.0)
+
+
+def test_a_leader_without_a_pulse_is_waited_for_in_patience_only(pulses: list[Pulse]) -> None:
+    pulses[0].__exit__()
+    started = time.monotonic()
+    assert not pulses[1].leave(0.5)
+    assert 0.4 < time.monotonic() - started < 3.0
