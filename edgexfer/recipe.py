@@ -230,10 +230,11 @@ class ExportSection:
 
     Attributes:
         targets: profiles, by name, alias or path.
-        precision: ``auto`` makes what each profile lists; else one precision (FP32 is made beside
-            it, as the reference).
-        max_drop: most top-1 accuracy that INT8 may lose, in points; unset takes the profile's
-            limit, or 1 point.
+        precision: ``auto`` tries what each profile lists and keeps FP32 and the fastest that is
+            accurate enough, measured where the target is this machine; ``all`` keeps all; else one
+            precision (FP32 is made beside it, as the reference).
+        max_drop: most top-1 accuracy that BF16 and INT8 may lose, in points; unset takes the
+            profile's limit, or 1 point.
         calibration_images: how many training images calibrate INT8.
         evaluation_images: most test images that travel with the bundle.
     """
@@ -241,7 +242,7 @@ class ExportSection:
     __pydantic_config__ = _STRICT
 
     targets: tuple[str, ...] = ("x86-onnxruntime", "x86-openvino")
-    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    precision: Literal["auto", "all", "fp32", "fp16", "bf16", "int8"] = "auto"
     max_drop: NotNegative | None = None
     calibration_images: Count = 300
     evaluation_images: Count = 1000

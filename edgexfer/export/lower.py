@@ -28,7 +28,7 @@ from edgexfer.recipe import ExportSection
 # What can be made for each runtime, the reference first.
 PRECISIONS = {
     "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
     "tensorrt": ("fp32", "fp16", "int8"),
     "torch": ("fp32",),
 }
@@ -87,7 +87,8 @@ class Lowering:
         if profile.backend == "torch":
             return self._once("fp32.pt2", self._program)
         if profile.backend == "openvino":
-            if precision == "fp32":
+            if precision != "int8":
+                # One file for all float types: which of them computes is said when it is loaded.
                 return self._once("fp32.xml", self._ir)
             return self._once(
                 f"int8-nncf-{profile.quantization.activations}.xml", self._nncf, profile
@@ -183,12 +184,13 @@ def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple
                 f"profile {profile.name}: {precision} cannot be exported for {profile.backend}",
                 f"list {', '.join(possible) or 'another backend'}",
             )
-    if section.precision != "auto" and section.precision not in profile.precisions:
+    several = section.precision in ("auto", "all")
+    if not several and section.precision not in profile.precisions:
         raise RecipeError(
             f"target {profile.name} has no precision {section.precision}",
             f"use --precision auto or one of {', '.join(profile.precisions)}",
         )
-    chosen = profile.precisions if section.precision == "auto" else ("fp32", section.precision)
+    chosen = profile.precisions if several else ("fp32", section.precision)
     return tuple(precision for precision in possible if precision in chosen)
 
 

@@ -23,6 +23,7 @@ from edgexfer.export.parity import (
     HALF,
     Logits,
     Probe,
+    bf16_rung,
     float_rung,
     int8_rung,
     reference_logits,
@@ -229,28 +230,40 @@ def test_a_lossy_int8_is_offered_the_training() -> None:
     assert "--qat-for" not in caught.value.fix
 
 
+def test_bf16_has_limits_of_its_own_and_is_not_calibrated() -> None:
+    assert bf16_rung("x bf16", *pair(100, 0), 1.0).passed
+    probe, first, second = pair(100, 15)
+    assert int8_rung("x int8", probe, first, second, 100.0).passed
+    with pytest.raises(ParityError, match=r"agreement 85\.0 %") as caught:
+        require(bf16_rung("x bf16", probe, first, second, 100.0), quantized=False)
+    assert caught.value.fix == "export with --precision fp32"
+    with pytest.raises(ParityError, match="x bf16 loses 15") as caught:
+        require(bf16_rung("x bf16", probe, first, second, 1.0), quantized=False)
+    assert caught.value.fix == "allow more (--max-drop), or export with --precision fp32"
+
+
 def test_the_same_drop_passes_where_it_is_allowed() -> None:
     rung = require(int8_rung("x int8", *pair(200, 5), 10.0))
     assert rung.drop_pt == pytest.approx(2.5)
     assert rung.drop_low_pt is not None
     assert rung.drop_high_pt is not None
     assert rung.drop_low_pt < 2.5 < rung.drop_high_pt
-    assert not [note for note in rung.notes if "not decided" in note]
+    assert not [note for note in rung.notes if "undecidable" in note]
 
 
 def test_a_drop_that_the_images_cannot_decide_says_how_many_would() -> None:
     rung = require(int8_rung("x int8", *pair(200, 1), 1.0))
-    (note,) = [note for note in rung.notes if "not decided" in note]
+    (note,) = [note for note in rung.notes if "undecidable" in note]
     needed = int(note.split("about ")[1].split()[0])
     assert needed > 200
     scale = needed // 200 + 1
     decided = int8_rung("x int8", *pair(200 * scale, scale), 1.0)
-    assert not [note for note in decided.notes if "not decided" in note]
+    assert not [note for note in decided.notes if "undecidable" in note]
 
 
 def test_a_drop_at_the_limit_is_never_decided() -> None:
     rung = require(int8_rung("x int8", *pair(200, 2), 1.0))
-    assert "drop not decided: it stands at the limit itself" in rung.notes
+    assert "drop undecidable: it stands at the limit itself" in rung.notes
 
 
 def test_low_agreement_fails_whatever_is_allowed() -> None:
