@@ -30,7 +30,7 @@ class Distillation:
         w_hard: weight of cross entropy with the labels.
         temperature: T of the logit losses, above 0.
         standardise: bring both models' logits to mean 0 and deviation 1 first.
-        soft_warmup: epochs over which the logit losses' weights grow linearly to their own.
+        soft_warmup: epochs over which the logit losses' weights grow linearly from 0 to their own.
         label_smoothing: of the cross entropy, 0..1.
         features: feature losses with their weights; ``None`` for none.
     """
@@ -57,10 +57,10 @@ class Distillation:
         """
         logits, told = model(pixels), self.teacher(pixels, views)
         hard = labelled_cross_entropy(logits, targets, self.label_smoothing)
-        total, parts = self.w_hard * hard, {"hard": hard.detach()}
+        total, parts = self.w_hard * hard, {"cross_entropy": hard.detach()}
         if self.standardise:
             logits, told = standardise(logits), standardise(told)
-        grown = min((views.epochs + 1) / self.soft_warmup, 1.0) if self.soft_warmup else 1.0
+        grown = min(views.epochs / self.soft_warmup, 1.0) if self.soft_warmup else 1.0
         for term in self.terms:
             value = get_loss(term.name)(logits, told, self.temperature, targets)
             total = total + grown * term.weight * value

@@ -23,7 +23,7 @@ LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 1e-4
 
 def curves(path: Path) -> dict[str, list[float]]:
     events = [e for e in read_events(path) if e["event"] == "train"]
-    return {name: [e[name] for e in events] for name in ("loss", "kd", "tckd", "hard")}
+    return {name: [e[name] for e in events] for name in ("loss", "kd", "tckd", "cross_entropy")}
 
 
 def final_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -7,20 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.core.rundir import read_events
 from edgexfer.distill import stage
 from edgexfer.distill.health import at_chance
-from edgexfer.distill.objective import Distillation
-from edgexfer.distill.teacher import Teacher
-from edgexfer.distill.terms import parse_loss
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
 from edgexfer.training.loop import FitResult, Job, fit
-from edgexfer.training.objective import Views
 from edgexfer.transfer.finetune import finetune
 from tests.pictures import write_folder
 
@@ -101,44 +95,6 @@ def test_a_loss_that_means_nothing_is_refused(
     with pytest.raises(RecipeError, match=what):
         stage.distill(data, (teacher,), replace(STUDENT, **changes), tmp_path / "student")
     assert not (tmp_path / "student").exists()
-
-
-class Fixed(nn.Module):
-    """Answers with the same logits, whatever it sees."""
-
-    def __init__(self, logits: list[list[float]]) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor(logits))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        del pixels
-        return self.logits
-
-
-def test_the_objective_is_the_weighted_sum_of_its_parts() -> None:
-    student = Fixed([[1.0, -0.5, 0.25], [0.0, 3.0, -1.0]])
-    teacher = Teacher(Fixed([[2.0, 0.0, -1.0], [0.5, 4.0, -2.0]]), [0, 1, 2], "")
-    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
-    objective = Distillation(
-        lambda pixels, _: teacher(pixels),
-        parse_loss("0.7*kd", w_soft=None),
-        w_hard=0.2,
-        temperature=4.0,
-        label_smoothing=0.1,
-    )
-    views = Views(torch.arange(2), epoch=0, step=0, steps_per_epoch=1)
-    loss, parts = objective(student, torch.zeros(2, 3, 8, 8), targets, views)
-
-    wanted = teacher(torch.zeros(2, 3, 8, 8))
-    p, log_q = (wanted / 4).softmax(1), (student.logits / 4).log_softmax(1)
-    soft = 16 * (p * (p.log() - log_q)).sum(1).mean()
-    smooth = 0.9 * targets + 0.1 / 3
-    hard = -(smooth * functional.log_softmax(student.logits, dim=1)).sum(1).mean()
-    torch.testing.assert_close(loss, 0.7 * soft + 0.2 * hard)
-    torch.testing.assert_close(parts["kd"], soft.detach())
-    torch.testing.assert_close(parts["hard"], hard.detach())
-    torch.autograd.backward(loss)
-    assert student.logits.grad is not None and teacher.model.get_parameter("logits").grad is None
 
 
 @pytest.mark.parametrize(
