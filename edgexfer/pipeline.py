@@ -5,6 +5,7 @@
     TRIP/recipe.yaml      what was asked
     TRIP/teacher/         run            TRIP/student/        run
     TRIP/control/         run            TRIP/student-sweep/  further losses and seeds
+    TRIP/student-assistant-1/  run       each model between teacher and student
     TRIP/bundle/          the student for its targets
     TRIP/teacher-bundle/  the teacher as it was trained, to be measured beside the student
     TRIP/bench/           records        TRIP/report.html     the page
@@ -79,10 +80,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
         EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
     """
     from edgexfer.distill.stage import distill
-    from edgexfer.distill.sweep import distill_all
-    from edgexfer.distill.terms import parse_loss, split_losses
+    from edgexfer.distill.sweep import check_all, distill_all
     from edgexfer.export.stage import export
-    from edgexfer.models.create import check_name
     from edgexfer.profiles import find_profile
     from edgexfer.remote.bench import How, bench_bundles
     from edgexfer.report.page import build
@@ -101,9 +100,7 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
         raise RecipeError("export.targets is empty", "name one: `edgexfer profiles list`")
     for target in recipe.export.targets:
         find_profile(target)
-    check_name(recipe.student.model.name)
-    for loss in split_losses(recipe.student.loss):
-        parse_loss(loss, w_soft=recipe.student.w_soft)
+    check_all(recipe.student)
     make_dir(out)
     state = _State(out)
     asked = out / "recipe.yaml"

@@ -155,3 +155,19 @@ def test_the_quickstart_in_python(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=600)
     assert "the first digit is a 0" in done.stdout
     assert Path(done.stdout.strip().splitlines()[-1].removeprefix("report: ")).is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("student.loss=kd,kdd", "loss 'kdd' is unknown"),
+        ("student={model: {name: resnet8}, loss: dkd, train: {mixup: 0.2}}", "one true class"),
+        ("student.qat_for=x86-onnxruntime", "trained in float already"),
+    ],
+)
+def test_a_student_that_cannot_be_trained_is_refused_before_its_teacher_is(
+    tmp_path: Path, override: str, what: str
+) -> None:
+    with pytest.raises(RecipeError, match=what):
+        run_recipe(tiny(tmp_path, override), tmp_path / "trip")
+    assert not (tmp_path / "trip").exists()

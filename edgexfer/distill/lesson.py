@@ -10,7 +10,7 @@ from types import TracebackType
 import torch
 
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.errors import DataError, ModelError
 from edgexfer.core.progress import say
 from edgexfer.core.rundir import RunDir
 from edgexfer.data.feed import TrainFeed
@@ -116,7 +116,9 @@ def prepare_lesson(
         shared: other runs ask about the same views.
 
     Raises:
-        ModelError: the teacher knows no more than chance, or lacks a layer.
+        DataError: there are no val images to look at it with.
+        ModelError: the teacher knows no more than chance, answers with what is not finite, or lacks
+            a layer.
         RecipeError: its answers are to be kept, and they cannot be.
         MachineError: likewise, for want of room.
     """
@@ -136,11 +138,6 @@ def prepare_lesson(
     features = _features(guide, place, pupil) if looks_inside else None
 
     # 3. Whether its answers are kept. Feature maps are not, and to make them is to ask it.
-    if looks_inside and section.teacher_cache == "on":
-        raise RecipeError(
-            "student.teacher_cache is on, but a feature loss needs the teacher's layers each time",
-            "leave out --teacher-cache, or take logit losses alone",
-        )
     kept = section if not looks_inside else replace(section, teacher_cache="off")
     plan = plan_cache(kept, guide.identity, engine.name, pupil.classes, pupil.feed, shared=shared)
     if plan.use:
@@ -181,12 +178,23 @@ def _examine(guide: Teacher, place: str, pupil: Pupil, run: RunDir, here: World)
     """Ask the teacher about the val images, just as the student will ask it.
 
     Raises:
-        ModelError: it knows no more than chance.
+        DataError: there are none.
+        ModelError: it knows no more than chance, or its answers are not finite.
     """
     val, classes = pupil.val, len(pupil.classes)
+    if not len(val):
+        raise DataError(
+            "the data has no val images to look at the teacher with",
+            "add images, at least 3 of each class, or give a val folder",
+        )
     device = guide.order.device
     batches = [range(i, min(i + _BATCH, len(val))) for i in range(0, len(val), _BATCH)]
     logits = torch.cat([guide(val.pixels(b).to(device).float()).cpu() for b in batches])
+    if not logits.isfinite().all():
+        raise ModelError(
+            f"{place}: the teacher's logits are not finite, or larger than float16 can hold",
+            "fine-tune the teacher again, with a smaller --lr",
+        )
     health = check_health(logits, val.labels, pupil.section.temperature)
     if at_chance(round(health.val_top1_pct * health.n / 100), health.n, classes):
         raise ModelError(
@@ -229,9 +237,10 @@ def _kept(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> E
     names = engine_names(guide, asked=section.teacher_engine, device=here.device, features=False)
     auto = replace(section, teacher_cache="auto")
     plans = {n: plan_cache(auto, guide.identity, n, pupil.classes, pupil.feed) for n in names}
-    most = max(names, key=lambda name: plans[name].there)
-    if not plans[most].there:
+    there = {name: plan.there for name, plan in plans.items() if plan.use and plan.there}
+    if not there:
         return None
+    most = max(there, key=lambda name: there[name])
     return make_engine(guide, most, here.device, "its answers to these views are kept")
 
 

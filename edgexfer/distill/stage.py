@@ -18,6 +18,7 @@ from edgexfer.distill.health import against_student
 from edgexfer.distill.lesson import Lesson, Pupil, prepare_lesson
 from edgexfer.distill.teacher import load_teacher
 from edgexfer.distill.terms import Term, hard_weight, parse_loss, unmixable
+from edgexfer.models.create import check_name
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.ranges import write_ranges
 from edgexfer.recipe import DataSection, ExportSection, StudentSection
@@ -80,8 +81,7 @@ def distill(
         Interrupted: by Ctrl-C or SIGTERM; the state is saved.
     """
     # 1. Refuse what cannot work before anything is written.
-    terms = check_losses(student)
-    check_target(student)
+    terms = check_student(student)
     dataset = open_data(data)
     guide = (
         load_teacher(
@@ -131,7 +131,7 @@ def distill(
         if lesson and lesson.features:
             lesson.join(job)
         result = fit(job)
-        if aware is not None:
+        if aware is not None and here.leader:
             write_ranges(run, aware.finish(built.model))
 
         # 5. Test once, save, and say so.
@@ -155,14 +155,25 @@ def _quantized(
     return prepare(built.model, calibration, find_profile(str(student.qat_for)))
 
 
-def check_target(student: StudentSection) -> None:
-    """Refuse a quantization-aware training that cannot be.
+def check_student(student: StudentSection) -> tuple[Term, ...]:
+    """Read the sum of losses, and refuse settings that cannot be trained.
+
+    Args:
+        student: with one sum of losses.
 
     Raises:
-        RecipeError: the target has no INT8 that can be trained for, the student is not trained yet,
-            or a loss looks into it.
-        ProfileError: the target is unknown.
+        RecipeError: naming the term or the setting.
+        ModelError: the architecture is unknown.
+        ProfileError: the target of ``qat_for`` is unknown.
     """
+    check_name(student.model.name, pretrained=student.model.pretrained)
+    terms = _check_losses(student)
+    _check_target(student, terms)
+    return terms
+
+
+def _check_target(student: StudentSection, terms: Sequence[Term]) -> None:
+    """Refuse a target that the student cannot be trained for."""
     from edgexfer.quantize.aware import refuse_target
 
     if student.qat_for is None:
@@ -174,7 +185,7 @@ def check_target(student: StudentSection) -> None:
             "distil it without --qat-for first, then give RUN/model/weights.safetensors as "
             "--weights",
         )
-    inside = [t.label for t in parse_loss(student.loss, w_soft=None) if t.facts.features]
+    inside = [term.label for term in terms if term.facts.features]
     if inside:
         raise RecipeError(
             f"loss {inside[0]} looks into the student, which student.qat_for has rebuilt",
@@ -182,12 +193,8 @@ def check_target(student: StudentSection) -> None:
         )
 
 
-def check_losses(student: StudentSection) -> tuple[Term, ...]:
-    """Read the sum of losses, and refuse one that means nothing or cannot be computed.
-
-    Raises:
-        RecipeError: naming the term or the setting.
-    """
+def _check_losses(student: StudentSection) -> tuple[Term, ...]:
+    """Read the sum of losses, and refuse one that means nothing or cannot be computed."""
     terms = parse_loss(student.loss, w_soft=student.w_soft)
     if hard_weight(terms, student.w_hard) + sum(term.weight for term in terms) <= 0:
         raise RecipeError(
@@ -199,6 +206,12 @@ def check_losses(student: StudentSection) -> tuple[Term, ...]:
         raise RecipeError(
             f"loss {apart[0]} needs one true class of each image, but train.mixup or cutmix is on",
             "set both to 0, or take kd or dist",
+        )
+    # Feature maps are not kept, and to make them is to ask the teacher.
+    if student.teacher_cache == "on" and any(term.facts.features for term in terms):
+        raise RecipeError(
+            "student.teacher_cache is on, but a feature loss needs the teacher's layers each time",
+            "leave out --teacher-cache, or take logit losses alone",
         )
     return terms
 

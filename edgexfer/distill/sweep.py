@@ -25,8 +25,9 @@ from edgexfer.core.files import PathLike, make_dir, read_json
 from edgexfer.core.rundir import RunInfo
 from edgexfer.core.stats import SeededGain, seeded_gain
 from edgexfer.core.sweep import CONTROL, SCHEMA, Arm, Sweep, write_sweep
-from edgexfer.distill.stage import distill
+from edgexfer.distill.stage import check_student, distill
 from edgexfer.distill.terms import split_losses
+from edgexfer.models.create import check_name
 from edgexfer.recipe import DataSection, ModelSection, StudentSection
 from edgexfer.training.stage import PREDICTIONS
 
@@ -78,9 +79,13 @@ def distill_all(
         control: folder of the control's first run; unset takes ``OUT-control``.
 
     Raises:
-        RecipeError: two of the losses are the same.
+        RecipeError: no teacher is named, two of the losses are the same, or a setting cannot be
+            trained; nothing is, then.
         EdgexferError: as ``distill`` raises it; what was trained before is kept.
     """
+    if not teachers:
+        raise RecipeError("no teacher is named", "name a run, a bundle or an ONNX file")
+    check_all(student)
     here = Path(out)
     losses = split_losses(student.loss)
     without = _beside(here, CONTROL) if control is None else Path(control)
@@ -96,6 +101,9 @@ def distill_all(
         # These speak of the teacher; an assistant is one model that knows the data's own classes.
         student = replace(student, teacher_weights=(), class_map=None, teacher_card=None)
 
+    # Mixed images also depend on the order, which is each seed's own.
+    mixes = student.train.mixup or student.train.cutmix
+    shared = len(losses) > 1 or (student.seeds > 1 and not mixes)
     infos: dict[_Training, RunInfo] = {}
     first = student.train.seed
     view_seed = first if student.train.view_seed is None else student.train.view_seed
@@ -106,7 +114,7 @@ def distill_all(
         alone = training.arm == CONTROL
         section = replace(student, loss=losses[0] if alone else training.arm, train=train)
         infos[training] = distill(
-            data, () if alone else guides, section, training.place, shared=len(trainings) > 1
+            data, () if alone else guides, section, training.place, shared=shared
         )
 
     folder = _beside(here, "sweep")
@@ -117,6 +125,20 @@ def distill_all(
         write_sweep(make_dir(folder), sweep)
     labels_alone = next((i for t, i in infos.items() if t.arm == CONTROL), None)
     return Outcome(infos[trainings[0]], labels_alone, without, sweep, folder)
+
+
+def check_all(student: StudentSection) -> None:
+    """Refuse, before anything is trained, what one of the trainings would refuse.
+
+    Raises:
+        RecipeError: naming the loss or the setting.
+        ModelError: the student's or an assistant's architecture is unknown.
+        ProfileError: the target of ``qat_for`` is unknown.
+    """
+    for loss in split_losses(student.loss):
+        check_student(replace(student, loss=loss))
+    for name in student.assistants:
+        check_name(name)
 
 
 def _trainings(

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgexfer.core.errors import RecipeError
+from edgexfer.core.errors import DataError, ModelError, RecipeError
 from edgexfer.core.rundir import read_events, read_run
 from edgexfer.distill import stage
 from edgexfer.distill.lesson import soft_warmup
+from edgexfer.distill.teacher import Teacher
 from edgexfer.distill.terms import parse_loss
 from edgexfer.models.store import load_model
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
@@ -75,7 +76,7 @@ def test_feature_losses_train_their_projectors_and_leave_no_trace(
     model, card = load_model(tmp_path / "student")
     assert card.name == "resnet8" and not any(m._forward_hooks for m in model.modules())
     logged = [e for e in read_events(tmp_path / "student") if e["event"] == "train"]
-    assert {"hard", "kd", "hint@2:2", "attention"} <= set(logged[-1])
+    assert {"cross_entropy", "kd", "hint@2:2", "attention"} <= set(logged[-1])
 
 
 def test_the_gradients_of_a_race_do_not_reach_the_first_step(
@@ -117,6 +118,43 @@ def test_images_without_labels_teach_by_the_teachers_word_alone(
     alone = stage.distill(more, (), STUDENT, tmp_path / "control")
     assert with_camera.result["fit"]["steps"] > without.result["fit"]["steps"]
     assert alone.result["fit"]["steps"] == without.result["fit"]["steps"]
+
+
+def test_a_teacher_whose_answers_are_not_finite_is_refused(
+    tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = stage.load_teacher
+
+    def too_loud(*args: Any, **how: Any) -> Teacher:
+        guide = loaded(*args, **how)
+        assert guide.modules_for_features is not None
+        guide.modules_for_features.get_parameter("fc.weight").data.mul_(1e9)
+        return guide
+
+    monkeypatch.setattr(stage, "load_teacher", too_loud)
+    with pytest.raises(ModelError, match="logits are not finite, or larger than float16") as caught:
+        stage.distill(data, (teacher,), STUDENT, tmp_path / "student")
+    assert "smaller --lr" in caught.value.fix
+
+
+def test_without_val_images_no_teacher_is_listened_to(tmp_path: Path, teacher: Path) -> None:
+    few = DataSection(str(write_folder(tmp_path / "few", 2)))
+    with pytest.raises(DataError, match="no val images to look at the teacher with") as caught:
+        stage.distill(few, (teacher,), STUDENT, tmp_path / "student")
+    assert "at least 3 of each class" in caught.value.fix
+
+
+def test_kept_answers_decide_the_engine_only_where_they_are_used(
+    tmp_path: Path, data: DataSection, teacher: Path
+) -> None:
+    first = stage.distill(data, (teacher,), STUDENT, tmp_path / "first")
+    assert first.lineage["teacher_cache"]["use"]
+    again = stage.distill(data, (teacher,), STUDENT, tmp_path / "again")
+    assert "are kept" in again.lineage["teacher_engine"]["why"]
+    small = replace(STUDENT, cache_gb=1e-9)
+    other = stage.distill(data, (teacher,), small, tmp_path / "small")
+    assert not other.lineage["teacher_cache"]["use"]
+    assert "are kept" not in other.lineage["teacher_engine"]["why"]
 
 
 def test_mixup_is_refused_where_one_true_class_is_needed(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgexfer.core.errors import RecipeError
+from edgexfer.core.errors import ModelError, RecipeError, RunError
 from edgexfer.core.rundir import read_run
 from edgexfer.core.sweep import read_sweep
 from edgexfer.distill import sweep as sweeping
@@ -130,3 +130,49 @@ def test_two_losses_that_would_share_a_folder_are_refused(
     with pytest.raises(RecipeError, match="names a loss twice"):
         distill_all(data, (teacher,), asked, tmp_path / "student")
     assert not (tmp_path / "student").exists()
+
+
+def test_what_a_later_training_would_refuse_is_refused_before_the_first(
+    tmp_path: Path, data: DataSection, teacher: Path
+) -> None:
+    hint = replace(STUDENT, loss="kd,hint", teacher_cache="on")
+    mixed = replace(STUDENT, loss="kd,dkd", train=replace(TRAIN, mixup=0.2))
+    for asked, what in (
+        (replace(STUDENT, loss="kd,kdd"), "loss 'kdd' is unknown"),
+        (hint, "teacher_cache is on, but a feature loss"),
+        (mixed, "dkd needs one true class"),
+    ):
+        with pytest.raises(RecipeError, match=what):
+            distill_all(data, (teacher,), asked, tmp_path / "student")
+    with pytest.raises(ModelError, match="resnett14"):
+        distill_all(data, (teacher,), replace(STUDENT, assistants=("resnett14",)), tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_distillation_without_a_teacher_is_refused(tmp_path: Path, data: DataSection) -> None:
+    with pytest.raises(RecipeError, match="no teacher is named") as caught:
+        distill_all(data, (), STUDENT, tmp_path / "student")
+    assert "a run, a bundle or an ONNX file" in caught.value.fix
+
+
+def test_answers_are_kept_for_those_alone_who_ask_again(
+    tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[bool] = []
+
+    def noting(*args: object, **how: object) -> object:
+        shares.append(bool(how.get("shared")))
+        raise RunError("enough", "")
+
+    monkeypatch.setattr(sweeping, "distill", noting)
+    mixed = replace(TRAIN, mixup=0.2)
+    for asked in (
+        STUDENT,  # the control asks no teacher
+        replace(STUDENT, seeds=2),
+        replace(STUDENT, loss="kd,mse"),
+        replace(STUDENT, seeds=2, train=mixed),  # each seed mixes in an order of its own
+        replace(STUDENT, loss="kd,mse", train=mixed),
+    ):
+        with pytest.raises(RunError, match="enough"):
+            distill_all(data, (teacher,), asked, tmp_path / "student")
+    assert shares == [False, True, True, False, True]
