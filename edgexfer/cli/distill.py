@@ -1,4 +1,4 @@
-"""``edgexfer distill``: train a compact student on the teacher's soft logits."""
+"""``edgexfer distill``: train a compact student by its teacher, with all beside it."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgexfer.core.bundle import Manifest, Rung
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
+    from edgexfer.core.stats import PairedDrop
     from edgexfer.distill.sweep import Outcome
     from edgexfer.pipeline import Trip
 
@@ -43,16 +44,15 @@ def show_distillation(place: Path, outcome: Outcome, *, as_json: bool) -> None:
     compared = outcome.control is not None and outcome.sweep is None
     gain = compare_runs(place, outcome.control_place) if compared else None
     if as_json:
-        found: dict[str, Any] = encode(outcome.student)
-        if outcome.control is not None:
-            found = {"student": found, "control": encode(outcome.control), "gain": encode(gain)}
-        if outcome.sweep is not None:
-            found = {"student": encode(outcome.student), "sweep": encode(outcome.sweep)}
-        click.echo(json.dumps(found, indent=2))
+        beside = {"control": outcome.control, "gain": gain, "sweep": outcome.sweep}
+        found = {name: encode(part) for name, part in beside.items() if part is not None}
+        student = encode(outcome.student)
+        click.echo(json.dumps({"student": student, **found} if found else student, indent=2))
         return
     for warning in outcome.student.result.get("teacher", {}).get("warnings", ()):
         click.echo(f"warning: {warning}", err=True)
-    following = f"edgexfer export {place} --target x86-onnxruntime --out bundle"
+    target = outcome.student.config.get("qat_for") or "x86-onnxruntime"
+    following = f"edgexfer export {place} --target {target} --out bundle"
     show_run(place, outcome.student, as_json=False, following=following)
     if gain is not None:
         click.echo(
@@ -65,7 +65,7 @@ def show_distillation(place: Path, outcome: Outcome, *, as_json: bool) -> None:
         click.echo(sweep_answer(outcome.sweep) or f"The runs are in {outcome.folder}.")
 
 
-def gain_in_words(gain: Any) -> str:
+def gain_in_words(gain: PairedDrop) -> str:
     """Say what a paired difference (student minus control) shows, and no more than that."""
     span = f"{gain.drop_pt:+.2f} points (95 % interval {gain.low_pt:+.2f} to {gain.high_pt:+.2f})"
     if gain.low_pt > 0:
