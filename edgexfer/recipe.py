@@ -175,9 +175,12 @@ class StudentSection:
 
     Attributes:
         model: its architecture.
-        loss: a sum of losses such as ``kd``, ``dkd+hint@2`` or ``0.5*kd+2*dist``: each a function
-            of ``distill/losses.py`` or ``distill/features.py``, with a weight in front, and for
-            feature losses the layers behind it (``hint@STUDENT:TEACHER``, by stage number or name).
+        loss: a sum of losses such as ``kd``, ``dkd+hint@2`` or ``0.5*kd+2*dist``, or several sums
+            with commas between them, to compare. Of logits: ``kd``, ``dkd`` (``tckd``, ``nckd``),
+            ``dist`` (``inter``, ``intra``), ``mse``, ``hard``; of feature maps: ``hint``,
+            ``attention``, ``relational``, ``similarity``, ``review``. A weight may stand in front,
+            and for feature maps the layers behind (``hint@STUDENT:TEACHER``, by stage number or
+            name).
         temperature: softens both distributions of a logit loss, above 0.
         w_soft: weight of a logit loss that has none written in front of it (a loss carries its own
             T²); unset takes the paper's.
@@ -195,7 +198,8 @@ class StudentSection:
         cache_gb: most disk space for the teacher's logits, in 10⁹ bytes.
         cache_top_k: keep only so many of the largest logits of each view, and the mass of the rest.
         assistants: architectures between teacher and student, each distilled from the one before.
-        qat_for: a profile; trains with the quantization of its INT8 artefact in the loop.
+        qat_for: a profile such as ``x86-onnxruntime``; trains a student that is trained already
+            (``model.weights``) on, with the quantization of that target's INT8 in the loop.
         control: also train the same student without the teacher.
         seeds: repeat student and control with so many seeds, from ``train.seed`` on.
         train: how it is trained.
