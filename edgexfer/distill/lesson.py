@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import torch
 
@@ -59,11 +58,12 @@ class Pupil:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A teacher ready to teach; a context manager, since feature losses look into both models.
+    """A teacher ready to teach.
 
     Attributes:
         objective: what the student minimises.
-        features: its feature losses; ``None`` for none.
+        features: its feature losses, which look into both models until they are closed; ``None``
+            for none.
         health: what the teacher knows.
     """
 
@@ -86,20 +86,6 @@ class Lesson:
                     "weight_decay": train.weight_decay,
                 }
             )
-
-    def __enter__(self) -> Lesson:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of both models."""
-        if self.features is not None:
-            self.features.close()
 
 
 def prepare_lesson(

@@ -123,7 +123,8 @@ def distill(
         if guide:
             pupil = Pupil(student, terms, trained, feed, val, dataset.classes)
             lesson = prepare_lesson(guide, str(teachers[0]), pupil, run, here, shared=shared)
-            closing.enter_context(lesson)
+            if lesson.features:
+                closing.enter_context(lesson.features)
 
         # 4. The one loop.
         objective = lesson.objective if lesson else cross_entropy(train.label_smoothing)

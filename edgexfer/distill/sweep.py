@@ -69,7 +69,8 @@ def distill_all(
     """Train the student, its assistants, its control, and all of it with every seed and loss.
 
     All seeds see the same augmented views, so that the teacher's answers to them serve all; what a
-    seed decides is the first weights, the order of the images and dropout.
+    seed decides is the first weights, the order of the images, which of them are mixed, and
+    dropout.
 
     Args:
         data: the images.

@@ -42,11 +42,6 @@ def refuse(job: Job, here: World) -> None:
             f"use a multiple of {here.size}",
         ),
         (
-            job.feed.steps_per_epoch > 0,
-            f"train.batch_size is {section.batch_size}, more than there are training images",
-            "use a smaller batch",
-        ),
-        (
             section.patience is None or bool(job.val is not None and len(job.val)),
             "train.patience is set, but there are no val images",
             "set data.val to a share such as 0.1, or leave out train.patience",

@@ -15,7 +15,7 @@ from edgexfer.core.errors import DataError, ModelError, RecipeError
 from edgexfer.core.rundir import read_events, read_run
 from edgexfer.distill import stage
 from edgexfer.distill.lesson import soft_warmup
-from edgexfer.distill.teacher import Teacher
+from edgexfer.distill.teacher import Teacher, load_teacher
 from edgexfer.distill.terms import parse_loss
 from edgexfer.models.store import load_model
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
@@ -123,7 +123,7 @@ def test_images_without_labels_teach_by_the_teachers_word_alone(
 def test_a_teacher_whose_answers_are_not_finite_is_refused(
     tmp_path: Path, data: DataSection, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = stage.load_teacher
+    loaded = load_teacher
 
     def too_loud(*args: Any, **how: Any) -> Teacher:
         guide = loaded(*args, **how)
