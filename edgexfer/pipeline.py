@@ -41,7 +41,7 @@ from edgexfer.core.files import (
 from edgexfer.core.progress import Progress
 from edgexfer.core.stats import PairedDrop
 from edgexfer.core.sweep import Sweep
-from edgexfer.recipe import Recipe, dump_recipe
+from edgexfer.recipe import Recipe, StudentSection, dump_recipe
 
 SCHEMA = "edgexfer.trip/1"
 STATE = "trip.json"
@@ -76,7 +76,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
             ``runs/NAME``.
 
     Raises:
-        RecipeError: the recipe names no target, or its name is no name of a folder.
+        RecipeError: the recipe names no target, its name is no name of a folder, or its student
+            cannot be trained as it asks.
         EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
     """
     from edgexfer.distill.stage import distill
@@ -101,6 +102,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     for target in recipe.export.targets:
         find_profile(target)
     check_all(recipe.student)
+    if recipe.teacher is None:
+        _refuse_comparison(recipe.student)
     make_dir(out)
     state = _State(out)
     asked = out / "recipe.yaml"
@@ -148,6 +151,20 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     gain = compare_runs(out / "student", out / "control") if controlled else None
     report = build([out], out / "report.html")
     return Trip(out, tuple(sorted(bench.glob("*.json"))), gain, sweep, report)
+
+
+def _refuse_comparison(student: StudentSection) -> None:
+    """Refuse what only a teacher gives a meaning to, rather than leave it undone."""
+    for name, asked in (
+        ("seeds", student.seeds > 1),
+        ("assistants", bool(student.assistants)),
+        ("control", student.control),
+    ):
+        if asked:
+            raise RecipeError(
+                f"student.{name} is set, but the recipe has no teacher",
+                f"add a teacher, or leave out student.{name}",
+            )
 
 
 def _folder(recipe: Recipe) -> Path:

@@ -163,6 +163,7 @@ def test_the_quickstart_in_python(tmp_path: Path) -> None:
         ("student.loss=kd,kdd", "loss 'kdd' is unknown"),
         ("student={model: {name: resnet8}, loss: dkd, train: {mixup: 0.2}}", "one true class"),
         ("student.qat_for=x86-onnxruntime", "trained in float already"),
+        ("teacher=null", "student.control is set, but the recipe has no teacher"),
     ],
 )
 def test_a_student_that_cannot_be_trained_is_refused_before_its_teacher_is(
