@@ -121,6 +121,8 @@ class Ladder:
             ParityError: it differs too much from the model.
             BackendError: a runtime is missing, or refuses the file.
         """
+        if profile.backend == "tensorrt":
+            self._check_lowered(profile)
         lowered = self._lowering.make(profile, precision)
         runtime = _STAND_IN.get(profile.backend, profile.backend)
         if runtime == profile.backend:
@@ -153,6 +155,17 @@ class Ladder:
             golden=golden,
             golden_sqnr_db=_GOLDEN_DB_TENSORRT_INT8 if trt_int8 else _GOLDEN_DB[precision],
         )
+
+    def _check_lowered(self, profile: HardwareProfile) -> None:
+        """Compare the FP32 file in the operators of a target's parser with the model, once."""
+        file = self._lowering.base(profile).files[0]
+        name = f"lowered, {file.stem}"
+        done = any(rung.name == name for rung in self.rungs)
+        if done or file == self._lowering.onnx().files[0]:
+            return
+        found = self._run(file, "onnxruntime", Plan()).found
+        rung = float_rung(name, "torch fp32", self._reference, found, EXACT)
+        self.rungs.append(require(rung))
 
     def _run(self, file: Path, runtime: str, plan: Plan) -> _Ran:
         if runtime == "onnxruntime":

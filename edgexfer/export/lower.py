@@ -13,14 +13,18 @@ from typing import Any
 
 from torch import nn
 
+from edgexfer.backends.openvino import lacks
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, RecipeError
 from edgexfer.core.model import ModelCard
 from edgexfer.core.profile import HardwareProfile, Stack
 from edgexfer.export.half import to_half
+from edgexfer.export.passes.editor import Editor
+from edgexfer.export.passes.opset import lower_opset
+from edgexfer.export.passes.pooling import means_to_pooling, reshapes_to_flatten
 from edgexfer.export.program import export_program
-from edgexfer.models.onnx import OPSET, export_onnx
+from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.ranges import TrainedRanges, is_restricted
 from edgexfer.recipe import ExportSection
@@ -93,15 +97,35 @@ class Lowering:
             return self._once(
                 f"int8-nncf-{profile.quantization.activations}.xml", self._nncf, profile
             )
-        if precision == "fp32":
-            return self.onnx()
+        by_flags = profile.backend == "tensorrt" and default_row(profile).typing == "weak"
+        if precision == "fp32" or (precision == "fp16" and by_flags):
+            return self.base(profile)
         if precision == "fp16":
-            return self._once("fp16.onnx", self._half)
+            name = self.base(profile).files[0].name.replace("fp32", "fp16")
+            return self._once(name, self._half, profile)
         return self._once(_qdq_name(profile), self._qdq, profile)
+
+    def base(self, profile: HardwareProfile) -> Lowered:
+        """Return the FP32 ONNX file in the opset and the operators that a target takes.
+
+        Raises:
+            ModelError: the model cannot be exported, or an operator has no older form.
+        """
+        opset, dla = target_opset(profile), profile.device == "DLA"
+        if opset == OPSET and not dla:
+            return self.onnx()
+        name = f"fp32-op{opset}-dla.onnx" if dla else f"fp32-op{opset}.onnx"
+        return self._once(name, self._older, opset, dla)
 
     def onnx(self) -> Lowered:
         """Return the FP32 ONNX file, the first of every chain but torch's own."""
         return self._once("fp32.onnx", self._onnx)
+
+    def leaves(self) -> list[Path]:
+        """Return the files from which nothing else was made."""
+        parents = {lowered.parent for lowered in self._made.values()}
+        made = [x for x in self._made.values() if x.files[0] not in parents]
+        return [place for lowered in made for place in lowered.files]
 
     def _once(self, name: str, make: Callable[..., Lowered], *args: Any) -> Lowered:
         if name not in self._made:
@@ -118,12 +142,25 @@ class Lowering:
         export_onnx(self._model, card.preprocess.size, out, metadata=facts)
         return Lowered((out,), ("torch", "onnxscript", "onnx"), opset=OPSET)
 
+    def _older(self, out: Path, opset: int, dla: bool) -> Lowered:
+        import onnx
+
+        first = self.onnx()
+        file = first.files[0]
+        model = lower_opset(onnx.load(file), opset, file.name)
+        if dla:
+            means_to_pooling(Editor(model, file.name))
+            reshapes_to_flatten(Editor(model, file.name))
+        onnx.save(model, out)
+        check_onnx(out, opset)
+        return Lowered((out,), first.tools, file, opset=opset)
+
     def _program(self, out: Path) -> Lowered:
         export_program(self._model, self._card.preprocess.size, out)
         return Lowered((out,), ("torch",))
 
-    def _half(self, out: Path) -> Lowered:
-        base = self.onnx()
+    def _half(self, out: Path, profile: HardwareProfile) -> Lowered:
+        base = self.base(profile)
         to_half(base.files[0], out)
         tools = (*base.tools, "onnxruntime")
         return Lowered((out,), tools, base.files[0], opset=base.opset)
@@ -146,7 +183,7 @@ class Lowering:
     def _qdq(self, out: Path, profile: HardwareProfile) -> Lowered:
         from edgexfer.quantize.qdq import check_qdq, quantize_qdq
 
-        base = self.onnx()
+        base = self.base(profile)
         restricted = is_restricted(profile)
         suits = self._trained is not None and self._trained.suit(profile)
         scheme = quantize_qdq(
@@ -168,6 +205,18 @@ class Lowering:
     def _images(self) -> Calibration:
         assert self._calibration is not None, "int8 is made from calibration images"
         return self._calibration
+
+
+def cannot_check(profile: HardwareProfile, precision: str) -> str | None:
+    """Say why an artefact cannot be checked on this machine, ``None`` where it can.
+
+    Raises:
+        BackendError: the runtime is missing.
+    """
+    if profile.backend != "openvino":
+        return None
+    get_backend("openvino")
+    return lacks(precision, profile.device)
 
 
 def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
@@ -205,6 +254,22 @@ def default_row(profile: HardwareProfile) -> Stack:
     return next((row for row in profile.stack if row.default), profile.stack[0])
 
 
+def target_opset(profile: HardwareProfile) -> int:
+    """Return the opset to write for a target: the newest that is known to parse there.
+
+    TensorRT 8.6 parses opset 17; before it, HardSwish and LayerNormalization are missing, which
+    opset 13 has neither.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if profile.backend != "tensorrt":
+        return OPSET
+    row = default_row(profile)
+    version = tuple(int(part) for part in row.runtime_version.split(".")[:2])
+    return 13 if version < (8, 6) else min(OPSET, row.onnx_opset_max)
+
+
 def _qdq_name(profile: HardwareProfile) -> str:
     scheme = profile.quantization
     parts = ["int8-qdq", scheme.activations]
@@ -214,4 +279,7 @@ def _qdq_name(profile: HardwareProfile) -> str:
         parts.append("7bit")
     if profile.backend == "tensorrt":
         parts.append("fp16" if default_row(profile).typing == "strong" else "fp32")
+        opset = target_opset(profile)
+        parts += [f"op{opset}"] if opset < OPSET else []
+        parts += ["dla"] if profile.device == "DLA" else []
     return "-".join(parts) + ".onnx"

@@ -1,0 +1,63 @@
+"""A target gets the opset, the operators and the precision that its parser takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.export.lower import Lowering, target_opset
+from edgexfer.export.stage import export
+from edgexfer.models.onnx import OPSET
+from edgexfer.models.store import load_model
+from edgexfer.profiles import find_profile
+from edgexfer.recipe import ExportSection
+
+
+def _with_default(name: str) -> HardwareProfile:
+    """Return the profile of a Jetson whose default is another of its releases."""
+    jetson = find_profile("jetson")
+    rows = tuple(replace(row, default=row.name == name) for row in jetson.stack)
+    return replace(jetson, stack=rows)
+
+
+@pytest.mark.parametrize(
+    ("release", "opset"),
+    [("JetPack 5.1", 13), ("JetPack 6.0", 17), ("JetPack 6.2", OPSET), ("JetPack 7.2", OPSET)],
+)
+def test_the_opset_follows_the_release(release: str, opset: int) -> None:
+    assert target_opset(_with_default(release)) == opset
+
+
+def test_runtimes_of_this_machine_take_what_torch_writes() -> None:
+    assert target_opset(find_profile("x86-onnxruntime")) == OPSET
+
+
+@pytest.mark.ort
+def test_a_weakly_typed_target_gets_fp32_files_of_its_opset(run: Path, tmp_path: Path) -> None:
+    manifest = export(run, ExportSection(targets=("jetson-xavier-nx",)), tmp_path / "bundle")
+    files = {a.precision: a.files[0].path for a in manifest.artefacts}
+    assert files["fp32"] == files["fp16"] == "models/fp32-op13.onnx"
+    assert files["int8"] == "models/int8-qdq-int8-fp32-op13.onnx"
+    assert {a.opset for a in manifest.artefacts} == {13}
+    for file in set(files.values()):
+        proto = onnx.load(tmp_path / "bundle" / file)
+        assert [item.version for item in proto.opset_import] == [13]
+        kinds = {t.data_type for t in proto.graph.initializer}
+        assert onnx.TensorProto.FLOAT16 not in kinds
+    rungs = [rung.name for rung in manifest.parity if rung.name.startswith("lowered")]
+    assert rungs == ["lowered, fp32-op13"]
+
+
+@pytest.mark.ort
+def test_a_file_for_the_dla_ends_in_a_pooling(run: Path, tmp_path: Path) -> None:
+    model, card = load_model(run)
+    profile = replace(_with_default("JetPack 6.0"), device="DLA")
+    file = Lowering(model, card, tmp_path, None).base(profile).files[0]
+    kinds = {node.op_type for node in onnx.load(file).graph.node}
+    assert file.name == "fp32-op17-dla.onnx"
+    assert {"AveragePool", "Flatten"} < kinds
+    assert not {"ReduceMean", "Reshape", "GlobalAveragePool"} & kinds
