@@ -1,7 +1,8 @@
 """INT8 as QuantizeLinear and DequantizeLinear nodes in ONNX, for ONNX Runtime and TensorRT.
 
-Scales come from the smallest and largest value that each tensor takes on the calibration images
-(min-max). On nets of a few minutes' training, percentiles gave the same accuracy at twice the time.
+The ranges of activations come from ``observe.py`` and ``clipping.py``, or from a training. For
+TensorRT the nodes are placed by ``placement.py``; for ONNX Runtime by its own quantizer, which
+knows what its kernels take.
 """
 
 from __future__ import annotations
@@ -9,20 +10,42 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgexfer.core.errors import BackendError, RunError
+from edgexfer.core.errors import BackendError, ProfileError, RunError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
+from edgexfer.quantize.clipping import to_range
+from edgexfer.quantize.observe import Extremes, cannot_quantize, extremes
+from edgexfer.quantize.placement import place, plan
 from edgexfer.quantize.ranges import Range
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import TensorProto
 
-_WEIGHTED = ["Conv", "Gemm", "MatMul"]
+
+@dataclass(frozen=True)
+class Placed:
+    """Which nodes of a file are quantized.
+
+    Attributes:
+        scheme: types, and where scales are per channel.
+        restricted: quantize only what weighted layers take and one branch of residual additions,
+            and keep outputs and biases floating point. TensorRT fuses such graphs best and refuses
+            zero points; ONNX Runtime's CPU kernels want every layer quantized instead.
+        float_nodes: names of nodes that stay floating point.
+        whole: keep every node of the float graph, also such as ONNX Runtime's quantizer leaves out
+            because a range does their work; the file computes the same.
+    """
+
+    scheme: Quantization
+    restricted: bool
+    float_nodes: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 def quantize_qdq(
@@ -34,16 +57,14 @@ def quantize_qdq(
     restricted: bool,
     trained: Mapping[str, Range] | None = None,
 ) -> str:
-    """Quantize an FP32 ONNX file.
+    """Quantize an FP32 ONNX file with ranges that hold all values of the calibration images.
 
     Args:
         model: FP32 ONNX with one input.
         out: file to write; the same model, images and scheme give the same bytes.
         calibration: the images.
         scheme: types, and where scales are per channel.
-        restricted: quantize only what weighted layers (Conv, Gemm, MatMul) take, and keep their
-            outputs and biases floating point. TensorRT fuses such graphs best and refuses zero
-            points; ONNX Runtime's CPU kernels want every layer quantized instead.
+        restricted: see ``Placed``.
         trained: ranges of the activations that a quantization-aware training has found; they take
             the place of those of calibration, on the same tensors.
 
@@ -52,44 +73,117 @@ def quantize_qdq(
 
     Raises:
         BackendError: ONNX Runtime cannot quantize the model, or wrote what the target refuses.
+        ProfileError: activations that TensorRT does not take.
         RunError: the tensors that are quantized are not those of ``trained``.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    symmetric = scheme.activations == "int8"
-    options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True}
-    if restricted:
-        options |= {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": _WEIGHTED}
+    placed = Placed(scheme, restricted)
     if trained is not None:
         _refuse_others(model, trained, _tensors(model))
-        options["TensorQuantOverrides"] = _overrides(trained, scheme)
-    try:
-        with _silenced():
-            quantize_static(
-                str(model),
-                str(out),
-                _reader(calibration, _input_name(model)),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=_WEIGHTED if restricted else None,
-                per_channel=scheme.weights == "int8-per-channel",
-                reduce_range=scheme.reduce_range,
-                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-                extra_options=options,
-            )
-    except Exception as error:  # ONNX Runtime's classes share no base but this one
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackendError(
-            f"{model.name}: ONNX Runtime cannot quantize it ({reason[:120]})",
-            "export with --precision fp32, or choose another architecture",
-        ) from error
-    check_qdq(out, strict=restricted)
+    write_qdq(model, out, extremes(model, calibration), placed, trained=trained)
     if trained is not None:
         _refuse_others(model, quantized_tensors(out), trained)
         _refuse_others(model, trained, quantized_tensors(out))
     aware = ", quantization-aware" if trained is not None else ""
     return describe(scheme, restricted=restricted) + aware
+
+
+def write_qdq(
+    model: Path,
+    out: Path,
+    ends: Mapping[str, Extremes],
+    placed: Placed,
+    *,
+    trained: Mapping[str, Range] | None = None,
+) -> None:
+    """Write a float ONNX file with Q/DQ nodes, and check it.
+
+    Args:
+        model: FP32 ONNX with one input.
+        out: file to write.
+        ends: what the range of each float32 activation covers.
+        placed: what is quantized.
+        trained: ranges that take the place of some of ``ends``.
+
+    Raises:
+        BackendError: ONNX Runtime cannot quantize the model, or wrote what the target refuses.
+        ProfileError: activations that TensorRT does not take.
+    """
+    if placed.restricted:
+        _write_restricted(model, out, ends, placed, trained or {})
+    else:
+        _write_by_runtime(model, out, ends, placed, trained)
+    check_qdq(out, strict=placed.restricted)
+
+
+def _write_restricted(
+    model: Path,
+    out: Path,
+    ends: Mapping[str, Extremes],
+    placed: Placed,
+    trained: Mapping[str, Range],
+) -> None:
+    import onnx
+
+    scheme = placed.scheme
+    if scheme.activations != "int8" or scheme.reduce_range:
+        raise ProfileError(
+            f"quantization: TensorRT takes no {scheme.activations} activations with "
+            f"{7 if scheme.reduce_range else 8}-bit weights",
+            "write activations: int8 and reduce_range: false",
+        )
+    proto = onnx.load(model)
+    chosen = plan(proto, placed.float_nodes)
+    ranges = {}
+    for leader in dict.fromkeys(chosen.groups.values()):
+        shared = [ends[name] for name in chosen.members(leader)]
+        widest = Extremes(min(e.low for e in shared), max(e.high for e in shared))
+        ranges[leader] = trained.get(leader) or to_range(widest, scheme)
+    per_channel = scheme.weights == "int8-per-channel"
+    made = place(proto, ranges, per_channel=per_channel, float_nodes=placed.float_nodes)
+    onnx.save(made, out)
+
+
+def _write_by_runtime(
+    model: Path,
+    out: Path,
+    ends: Mapping[str, Extremes],
+    placed: Placed,
+    trained: Mapping[str, Range] | None,
+) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    scheme = placed.scheme
+    symmetric = scheme.activations == "int8"
+    options: dict[str, Any] = {
+        "ActivationSymmetric": symmetric,
+        "WeightSymmetric": True,
+        "QDQKeepRemovableActivations": placed.whole,
+    }
+    if trained is not None:
+        options["TensorQuantOverrides"] = _overrides(trained, scheme)
+    ranges = {name: (np.float32(e.low), np.float32(e.high)) for name, e in ends.items()}
+    try:
+        with _silenced():
+            quantizer = QDQQuantizer(
+                load_model_with_shape_infer(model),
+                per_channel=scheme.weights == "int8-per-channel",
+                reduce_range=scheme.reduce_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+                nodes_to_quantize=[],
+                nodes_to_exclude=sorted(placed.float_nodes),
+                op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
+                extra_options=options,
+            )
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(out), False)
+    except Exception as error:  # ONNX Runtime's classes share no base but this one
+        raise cannot_quantize(model.name, error) from error
 
 
 def check_qdq(path: Path, *, strict: bool) -> int:
@@ -191,30 +285,6 @@ def _fault(node: Any, constants: dict[str, TensorProto], *, strict: bool) -> str
     if numpy_helper.to_array(zero).any():
         return f"zero point {zero.name} is not 0"
     return None
-
-
-def _reader(calibration: Calibration, name: str) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
-        """Hands the batches to ONNX Runtime one by one."""
-
-        def __init__(self) -> None:
-            self._batches = calibration.batches()
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {name: batch}
-
-    return Reader()
-
-
-def _input_name(model: Path) -> str:
-    import onnx
-
-    proto: ModelProto = onnx.load(model, load_external_data=False)
-    graph: GraphProto = proto.graph
-    return str(graph.input[0].name)
 
 
 @contextmanager
