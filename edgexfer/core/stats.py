@@ -291,7 +291,8 @@ def seeded_gain(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]
     difference is that between seeds plus that between images (two crossed random effects; their
     interaction counts in both, which errs on the wide side), with Student's t at Satterthwaite's
     degrees of freedom (Biometrics Bulletin 1946). One seed says nothing of other seeds; its
-    interval is that of ``paired_drop``, for other images alone.
+    interval is that of ``paired_drop``, for other images alone. So is that of several where neither
+    seeds nor images differ in the gain: that nothing varied among a few images shows no certainty.
 
     Args:
         first: for each seed and image, whether the first was right.
@@ -303,22 +304,20 @@ def seeded_gain(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]
     seeds, n = len(first), len(first[0]) if first else 0
     if not n or len(second) != seeds or any(len(r) != n for r in (*first, *second)):
         raise ValueError("seeded_gain needs the same seeds and images of both, and at least one")
-    if seeds == 1:
-        one = paired_drop(first[0], second[0])
-        return SeededGain(one.drop_pt, one.low_pt, one.high_pt, 1, n)
     by_seed = [(sum(a) - sum(b)) / n for a, b in zip(first, second)]
     by_image = [
         (sum(rights) - sum(others)) / seeds for rights, others in zip(zip(*first), zip(*second))
     ]
+    if seeds == 1 or len(set(by_seed)) == len(set(by_image)) == 1:
+        one = paired_drop(first[0], second[0])
+        return SeededGain(one.drop_pt, one.low_pt, one.high_pt, seeds, n)
     gain = math.fsum(by_seed) / seeds
     parts = [(_variance(by_seed) / seeds, seeds - 1)]
     if n > 1:
         parts.append((_variance(by_image) / n, n - 1))
     variance = sum(v for v, _ in parts)
-    half = 0.0
-    if variance > 0:
-        dof = variance**2 / sum(v * v / d for v, d in parts)
-        half = student_t(0.975, dof) * math.sqrt(variance)
+    dof = variance**2 / sum(v * v / d for v, d in parts)
+    half = student_t(0.975, dof) * math.sqrt(variance)
     return SeededGain(100 * gain, 100 * (gain - half), 100 * (gain + half), seeds, n)
 
 

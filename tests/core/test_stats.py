@@ -266,11 +266,13 @@ def test_one_seed_has_the_interval_of_its_images() -> None:
     assert seeded_gain([second], [first]).verdict == "hurts"
 
 
-def test_equal_trainings_have_no_interval() -> None:
-    rights = [[True, False, True], [True, True, True]]
-    gain = seeded_gain(rights, rights)
-    assert (gain.gain_pt, gain.low_pt, gain.high_pt) == (0.0, 0.0, 0.0)
-    assert gain.verdict == "no difference shown"
+@pytest.mark.parametrize("second", [True, False])
+def test_where_nothing_varied_the_interval_is_that_of_the_images(second: bool) -> None:
+    ours, theirs = [[True] * 20] * 2, [[second] * 20] * 2
+    gain, drop = seeded_gain(ours, theirs), paired_drop(ours[0], theirs[0])
+    assert (gain.low_pt, gain.high_pt) == (drop.low_pt, drop.high_pt)
+    assert gain.low_pt < gain.gain_pt == drop.drop_pt and gain.high_pt - gain.low_pt > 10
+    assert gain.seeds == 2
 
 
 @pytest.mark.parametrize(
