@@ -37,12 +37,14 @@ class How:
         section: how long and how often.
         progress: starts a display, such as the class ``Progress``; ``None`` shows nothing.
         transport: makes the way to the machine, given a folder for scratch files.
+        accuracy: whether all evaluation images are run too, once per artefact.
     """
 
     targets: Sequence[str] | None
     section: BenchSection
     progress: Callable[[str, int, str], Progress] | None = None
     transport: Callable[[Path], Transport] = Local
+    accuracy: bool = True
 
 
 def bench_bundle(
@@ -102,7 +104,7 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
         start = how.progress or _quiet
         try:
             with start("bench", len(subjects) * how.section.processes, "process") as display:
-                for subject, record in run_suite(subjects, _settings(how.section), execute):
+                for subject, record in run_suite(subjects, _settings(how), execute):
                     path = folder / f"{subject.artefact.name}.json"
                     write_record(path, record)
                     written[subject.artefact.name] = path
@@ -123,9 +125,10 @@ def _refuse_namesakes(subjects: Sequence[Subject]) -> None:
         )
 
 
-def _settings(section: BenchSection) -> Settings:
+def _settings(how: How) -> Settings:
+    asked = how.section
     return Settings(
-        section.processes, section.seconds, section.samples, section.threads, section.seed
+        asked.processes, asked.seconds, asked.samples, asked.threads, asked.seed, how.accuracy
     )
 
 
