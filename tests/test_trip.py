@@ -29,7 +29,7 @@ student:
   model: {name: resnet8, size: 16}
   control: true
   train: {epochs: 6, batch_size: 16, augment: none, precision: fp32}
-export: {targets: [x86-onnxruntime], max_drop: 20.0}
+export: {targets: [x86-onnxruntime], precision: all, max_drop: 20.0}
 bench: {processes: 2, seconds: 0.05, samples: 60}
 """
 

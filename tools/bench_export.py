@@ -37,6 +37,7 @@ def main() -> None:
             train(run, args)
         section = ExportSection(
             targets=tuple(args.target.split(",")),
+            precision="all",
             calibration_images=args.calibration,
             evaluation_images=args.evaluation,
             max_drop=args.max_drop,

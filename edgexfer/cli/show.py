@@ -76,7 +76,7 @@ def gain_in_words(gain: PairedDrop) -> str:
 
 
 def show_manifest(place: Path, manifest: Manifest, *, as_json: bool) -> None:
-    """Print a bundle's artefacts and its parity ladder."""
+    """Print a bundle's parity ladder, why its precisions were chosen, and its artefacts."""
     if as_json:
         click.echo(json.dumps(encode(manifest), indent=2))
         return
@@ -84,6 +84,10 @@ def show_manifest(place: Path, manifest: Manifest, *, as_json: bool) -> None:
         click.echo(f"  {_rung(rung)}")
         for note in rung.notes:
             click.echo(f"      note: {note}")
+    for choice in manifest.choices:
+        click.echo(f"  {choice.target}: {choice.verdict}")
+        for doubt in choice.doubts:
+            click.echo(f"      note: {doubt}")
     for artefact in manifest.artefacts:
         size = sum(f.bytes for f in artefact.files)
         click.echo(f"  {artefact.name}: {artefact.files[0].path}, {size / 1e6:.2f} MB")

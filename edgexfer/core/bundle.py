@@ -142,6 +142,57 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One precision that was tried for a target.
+
+    Attributes:
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        outcome: ``chosen``; ``kept``, where nothing was chosen or it is the reference; ``dropped``,
+            as it does not pay; ``refused``, as it missed a limit; ``skipped``, as it cannot be
+            tried here.
+        reason: why, in words.
+        medians_ns: the median latency of each process; empty where it was not measured.
+        size_bytes: of its files; ``None`` where none were made.
+        drop_pt: top-1 accuracy lost against the model, in points; ``None`` where it was not run.
+        drop_high_pt: upper end of the 95 % interval of that.
+    """
+
+    precision: str
+    outcome: str
+    reason: str
+    medians_ns: Tuple[float, ...] = ()
+    size_bytes: Optional[int] = None
+    drop_pt: Optional[float] = None
+    drop_high_pt: Optional[float] = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was made and is not in the bundle."""
+        return self.outcome == "dropped"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which precision was chosen for a target, and what that rests on.
+
+    Attributes:
+        target: name of the profile.
+        chosen: the precision; ``None`` where nothing could be measured, or all were asked for.
+        verdict: the choice and its reason in words.
+        measured_on: the processor; ``None`` where nothing was measured.
+        doubts: what disturbed the measurement.
+        candidates: all that were tried, in the order of the target's preference.
+    """
+
+    target: str
+    chosen: Optional[str]
+    verdict: str
+    measured_on: Optional[str]
+    doubts: Tuple[str, ...]
+    candidates: Tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds.
 
@@ -162,6 +213,7 @@ class Manifest:
         lineage: run, recipe hash, data fingerprint, git, seed, versions, licences.
         files: every file but the artefacts' own and the manifest.
         created_utc: ISO 8601, of the export.
+        choices: for each target whose precision was to be chosen what came of it.
     """
 
     schema: str
@@ -180,6 +232,7 @@ class Manifest:
     lineage: Dict[str, Any]
     files: Tuple[FileEntry, ...]
     created_utc: str
+    choices: Tuple[Choice, ...] = ()
 
 
 def file_entry(folder: PathLike, path: PathLike) -> FileEntry:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgexfer.core.bundle import Artefact
+from edgexfer.core.bundle import Artefact, Choice
 from edgexfer.core.model import ModelCard
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.jetson import instructions
 
 
 def bundle_readme(
-    card: ModelCard, profiles: Sequence[HardwareProfile], artefacts: Sequence[Artefact]
+    card: ModelCard,
+    profiles: Sequence[HardwareProfile],
+    artefacts: Sequence[Artefact],
+    choices: Sequence[Choice] = (),
 ) -> str:
-    """Return the README as Markdown."""
+    """Return the README as Markdown.
+
+    Args:
+        card: of the model.
+        profiles: the targets.
+        artefacts: of all targets.
+        choices: of a precision, for the targets where one was made.
+    """
+    verdicts = {choice.target: choice.verdict for choice in choices}
     height, width = card.preprocess.size
     parts = [
         f"# {card.name}: {len(card.classes)} classes, {height}×{width} pixels\n",
@@ -23,12 +34,18 @@ def bundle_readme(
         "nothing of edgexfer:\n",
         "```sh\npython3 edgexfer.pyz verify .    # hashes, preprocess, golden outputs\n```\n",
     ]
-    parts += [_section(p, [a for a in artefacts if a.target == p.name], card) for p in profiles]
+    for profile in profiles:
+        own = [a for a in artefacts if a.target == profile.name]
+        parts.append(_section(profile, own, card, verdicts.get(profile.name)))
     return "\n".join(parts)
 
 
-def _section(profile: HardwareProfile, artefacts: list[Artefact], card: ModelCard) -> str:
+def _section(
+    profile: HardwareProfile, artefacts: list[Artefact], card: ModelCard, verdict: str | None
+) -> str:
     lines = [f"## {profile.title} (`{profile.name}`)\n"]
+    if verdict is not None:
+        lines.append(f"{verdict}.\n")
     if not profile.seen_on_hardware:
         lines.append("**Provided, not measured on hardware.**\n")
     lines.append("| artefact | file | MB | quantization |\n|---|---|---|---|")

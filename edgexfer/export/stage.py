@@ -7,7 +7,7 @@ appears whole or not at all in ``publish.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,9 @@ import numpy as np
 import edgexfer
 from edgexfer.core.bundle import (
     SCHEMA,
-    Artefact,
     EvalSet,
     FileEntry,
     Manifest,
-    all_entries,
     file_entry,
     seal,
 )
@@ -33,6 +31,8 @@ from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import RunInfo, read_run
+from edgexfer.export.choose import Tried, all_kept
+from edgexfer.export.decide import attempt, decide, drop_losers
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering, wanted_precisions
 from edgexfer.export.parity import Probe, synthetic_images
@@ -62,6 +62,13 @@ class _Source:
     section: ExportSection
     profiles: tuple[HardwareProfile, ...]
     jobs: tuple[tuple[HardwareProfile, str], ...]
+
+    @property
+    def undecided(self) -> list[HardwareProfile]:
+        """The targets whose precision is to be chosen."""
+        made = [profile.name for profile, _ in self.jobs]
+        several = [p for p in self.profiles if made.count(p.name) > 1]
+        return several if self.section.precision == "auto" else []
 
 
 def export(
@@ -101,7 +108,7 @@ def export(
         return same
     tune_malloc()
     dataset = _open(source)
-    steps = _Steps(progress, 2 + len(source.jobs))
+    steps = _Steps(progress, 2 + len(source.jobs) + bool(source.undecided))
     with making(out) as folder, steps.shown():
         probe, evaluation = _write_images(folder, dataset, source)
         calibration = _calibrate(dataset, source, probe)
@@ -114,11 +121,12 @@ def export(
         if any(profile.backend != "torch" for profile in source.profiles):
             ladder.check_onnx()
         steps.done("fp32 reference")
-        artefacts = []
+        tried: dict[str, list[Tried]] = {profile.name: [] for profile in source.profiles}
         for profile, precision in source.jobs:
-            artefacts.append(ladder.climb(profile, precision))
+            tried[profile.name].append(attempt(ladder, profile, precision, section.precision))
             steps.done(f"{profile.name} {precision}")
-        _write_extras(folder, source, artefacts)
+        artefacts = tuple(t.artefact for ts in tried.values() for t in ts if t.artefact)
+        _write_profiles(folder, source)
         manifest = Manifest(
             schema=SCHEMA,
             name=card.name,
@@ -127,7 +135,7 @@ def export(
             labels=card.classes,
             preprocess=card.preprocess,
             profiles={p.name: f"profiles/{p.name}.json" for p in source.profiles},
-            artefacts=tuple(artefacts),
+            artefacts=artefacts,
             evaluation=evaluation,
             golden_images=GOLDEN_IMAGES,
             reference=ladder.score(),
@@ -136,7 +144,14 @@ def export(
             lineage=_lineage(source, request, steps.seconds),
             files=(),
             created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            choices=all_kept(source.profiles, tried) if section.precision == "all" else (),
         )
+        if source.undecided:
+            listed = replace(manifest, files=_other_files(folder, manifest))
+            manifest = decide(folder, listed, source.undecided, tried)
+            drop_losers(folder, manifest, lowering)
+            steps.done("choice")
+        _write_extras(folder, source, manifest)
         manifest = replace(manifest, files=_other_files(folder, manifest))
         seal(folder, manifest)
     return manifest
@@ -239,16 +254,19 @@ def _calibrate(dataset: Dataset, source: _Source, probe: Probe) -> Calibration |
     return draw_calibration(dataset, wanted, source.card.preprocess, measured=probe.images)
 
 
-def _write_extras(folder: Path, source: _Source, artefacts: Sequence[Artefact]) -> None:
-    """Write what people and devices need beside the models."""
-    from edgexfer.remote.pack import pack_device_side
-
+def _write_profiles(folder: Path, source: _Source) -> None:
     (folder / "profiles").mkdir()
     for profile in source.profiles:
         write_json(folder / "profiles" / f"{profile.name}.json", encode(profile))
+
+
+def _write_extras(folder: Path, source: _Source, manifest: Manifest) -> None:
+    """Write what people and devices need beside the models."""
+    from edgexfer.remote.pack import pack_device_side
+
     labels = "".join(f"{name}\n" for name in source.card.classes)
     (folder / "labels.txt").write_text(labels, encoding="utf-8")
-    readme = bundle_readme(source.card, source.profiles, artefacts)
+    readme = bundle_readme(source.card, source.profiles, manifest.artefacts, manifest.choices)
     (folder / "README.md").write_text(readme, encoding="utf-8")
     pack_device_side(folder / "edgexfer.pyz")
 
@@ -273,7 +291,7 @@ def _lineage(source: _Source, request: str, seconds: dict[str, float]) -> dict[s
 
 
 def _other_files(folder: Path, manifest: Manifest) -> tuple[FileEntry, ...]:
-    listed = {entry.path for entry in all_entries(manifest)}
+    listed = {entry.path for artefact in manifest.artefacts for entry in artefact.files}
     places = sorted(place for place in folder.rglob("*") if place.is_file())
     entries = (file_entry(folder, place) for place in places)
     return tuple(entry for entry in entries if entry.path not in listed)

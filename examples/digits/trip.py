@@ -39,7 +39,7 @@ def main() -> None:
     distilled = edgexfer.distill(data, given.out / "teacher", student, given.out / "student")
     print(f"student: {distilled.student.result['test']['top1_pct']:.2f} %")
 
-    targets = ExportSection(("x86-onnxruntime", "x86-openvino"), max_drop=5.0)
+    targets = ExportSection(("x86-onnxruntime", "x86-openvino"), "all", max_drop=5.0)
     edgexfer.export(given.out / "student", targets, given.out / "bundle")
 
     quick = BenchSection(processes=2, seconds=0.2)

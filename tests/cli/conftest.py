@@ -20,6 +20,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Place:
     pictures = write_folder(root / "pictures")
     assert run(finetune(pictures, *AS_TRAINED, out=root / "run")) == 0
     argv = ["export", str(root / "run"), "--target", "x86-onnxruntime", "--max-drop", "20"]
+    argv += ["--precision", "all"]
     assert run([*argv, "--out", str(root / "bundle")]) == 0
     return Place(root, pictures, root / "run", root / "bundle")
 

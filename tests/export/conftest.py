@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """A bundle for all targets, and its manifest; tests must not change it."""
     place = tmp_path_factory.mktemp("export") / "bundle"
-    return place, export(run, ExportSection(targets=TARGETS), place)
+    return place, export(run, ExportSection(targets=TARGETS, precision="all"), place)
 
 
 @pytest.fixture(scope="session")
