@@ -26,6 +26,7 @@ VERBS = (
     "distill",
     "eval",
     "export",
+    "lint",
     "verify",
     "bench",
     "predict",

@@ -7,7 +7,7 @@ How a teacher is asked lives in ``distill/teacher.py``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from edgexfer.core.backend import Plan, Session, get_backend
-from edgexfer.core.bundle import Artefact, Manifest, is_safe, verify_files
+from edgexfer.core.bundle import Artefact, Manifest, verify_files
 from edgexfer.core.codec import decode
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError, ModelError, RecipeError
 from edgexfer.core.files import fingerprint, sha256_file
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.models.onnxfile import external_files, read_onnx
 from edgexfer.yamlio import key_lines, read_yaml, validate
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import ModelProto
 
 # Beside a training, idle threads must not spin on the cores that it computes on.
 OPTIONS: Mapping[str, dict[str, Any]] = {"onnxruntime": {"allow_spinning": False}}
@@ -184,19 +185,8 @@ def open_onnx(path: Path, card: Card | None) -> Foreign:
             are not known.
         BackendError: neither ONNX Runtime nor OpenVINO is here.
     """
-    import onnx
-
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file", "check the path given with --teacher")
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own class, which has no types
-        raise ModelError(
-            f"{path}: is no ONNX file ({error})", "export the teacher again"
-        ) from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: is an empty ONNX file", "export the teacher again")
-    beside = _external_files(path, proto)
+    proto = read_onnx(path)
+    beside = external_files(path, proto)
     known = _known(path, proto, card)
     assert known.classes is not None and known.preprocess is not None
     digests = [sha256_file(place) for place in (path, *beside)]
@@ -314,51 +304,3 @@ def _check_ports(session: Session, found: Foreign) -> None:
                 f"{found.program.path}: {verb} {have}, expected one float32 {wanted}",
                 "export it with normalised images in and logits out; check its classes and size",
             )
-
-
-def _external_files(path: Path, proto: ModelProto) -> list[Path]:
-    """Return the files that hold weights beside an ONNX file.
-
-    Raises:
-        ModelError: one of them lies outside the file's own folder, is a link, or is missing.
-    """
-    import onnx
-
-    names = set()
-    for tensor in _tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            names.add({e.key: e.value for e in tensor.external_data}.get("location", ""))
-    files = [path.parent / name for name in sorted(names)]
-    for name, place in zip(sorted(names), files, strict=True):
-        links = [p for p in (place, *place.parents) if p.is_symlink() and path.parent in p.parents]
-        if not is_safe(name) or links:
-            raise ModelError(
-                f"{path}: keeps weights at the unsafe place {name!r}",
-                "write it as one file: onnx.save(onnx.load(FILE), OUT)",
-            )
-        if not place.is_file():
-            raise ModelError(f"{place}: is missing; {path.name} has weights there", "copy it too")
-    return files
-
-
-def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Yield every tensor that a runtime would load."""
-    yield from _graph_tensors(proto.graph)
-    for function in proto.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Any) -> Iterator[TensorProto]:
-    for attribute in (a for node in nodes for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for graph in (attribute.g, *attribute.graphs):
-            yield from _graph_tensors(graph)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_distill, bad_made
+from tests.cli import bad, bad_distill, bad_lint, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -112,6 +112,18 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_distill.seeds_zero, 2, ("seeds is 0",)),
     (bad_distill.assistant_unknown, 2, ("resnt14", "resnet14")),
     (bad_distill.engine_that_cannot, 2, ("openvino", "auto")),
+    (bad_lint.lint_missing, 2, ("no.onnx",)),
+    (bad_lint.lint_empty, 2, ("empty.onnx",)),
+    (bad_lint.lint_text, 2, ("text.onnx",)),
+    (bad_lint.lint_cut_short, 2, ("cut.onnx", "cut short")),
+    (bad_lint.lint_weights_climb, 2, ("net.onnx", "'../weights.bin'", "unsafe")),
+    (bad_lint.lint_weights_absolute, 2, ("net.onnx", "weights.bin'", "unsafe")),
+    (bad_lint.lint_weights_by_symlink, 2, ("net.onnx", "'w.bin'", "unsafe")),
+    (bad_lint.lint_weights_by_hard_link, 2, ("net.onnx", "'w.bin'", "hard link")),
+    (bad_lint.lint_weights_missing, 2, ("w.bin", "missing")),
+    (bad_lint.lint_weights_too_short, 2, ("w.bin", "'w'")),
+    (bad_lint.lint_unknown_release, 2, ("'JetPack 5'", "JetPack 5.1")),
+    (bad_lint.lint_unknown_target, 2, ("jetzon", "jetson")),
 ]
 
 
@@ -147,7 +159,7 @@ def test_bad_input(
 
 
 def test_the_table_is_whole() -> None:
-    modules = (bad, bad_distill, bad_made)
+    modules = (bad, bad_distill, bad_lint, bad_made)
     functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
