@@ -73,6 +73,22 @@ CASES: dict[str, tuple[onnx.ModelProto, Target, str, str]] = {
         "parser-operator",
         "error",
     ),
+    "cubic": (
+        graph(
+            [node("Resize", ["x", "", "scales"], ["y"], mode="cubic")],
+            {"scales": np.array([1, 1, 2, 2], np.float32)},
+            opset=17,
+        ),
+        NEW,
+        "parser-form",
+        "error",
+    ),
+    "dilated pooling": (
+        graph([node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[2, 2])], opset=17),
+        NEW,
+        "parser-form",
+        "error",
+    ),
     "free size": (
         graph([node("Relu", ["x"], ["y"])], opset=17, shape=("batch", 3, "h", "w")),
         NEW,

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgexfer.export.passes.editor import attribute
 from edgexfer.export.rules.subject import Finding, Graph, Target, label
 
 _OPERATORS = "onnx-tensorrt docs/operators.md and Changelog.md"
 _ONNX = "ONNX operator specification"
+_NARROW = "store it in 32 bits"
 # Operators that no parser from 8.2 to 10.6 takes.
 _NEVER = frozenset(
     (
@@ -128,6 +130,29 @@ def rule_parser_operator(graph: Graph, target: Target) -> Iterator[Finding]:
         )
 
 
+def rule_parser_form(graph: Graph, target: Target) -> Iterator[Finding]:
+    """Resizing and pooling are of a form that TensorRT's parser takes.
+
+    Source: onnx-tensorrt docs/operators.md of 10.6: Resize by nearest or linear, without
+    antialiasing; poolings without dilation and without the indices of MaxPool.
+    """
+    if not target.tensorrt:
+        return
+    for node in graph.of("AveragePool", "MaxPool", "Resize"):
+        checks = (
+            ("resizes by cubic", attribute(node, "mode") == b"cubic"),
+            ("resizes with antialiasing", attribute(node, "antialias", 0) == 1),
+            ("has a dilation", any(side != 1 for side in attribute(node, "dilations", []))),
+            ("gives indices", len(node.output) > 1 and bool(node.output[1])),
+        )
+        for text, wrong in checks:
+            if wrong:
+                mend = "choose an architecture without it"
+                yield Finding(
+                    "error", "parser-form", label(node), node.op_type, text, mend, _OPERATORS
+                )
+
+
 def rule_dynamic(graph: Graph, target: Target) -> Iterator[Finding]:
     """Ranks are known, and of the input's sides the batch alone is free.
 
@@ -188,30 +213,13 @@ def rule_wide_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
     if not target.tensorrt:
         return
-    limits = np.iinfo(np.int32)
-    # Ends of slices such as INT64_MAX mean "to the end", and are as good when clamped.
     for name, tensor in graph.constants.items():
-        readers = graph.readers.get(name, [])
         if tensor.data_type == TensorProto.DOUBLE:
-            text, severity = "DOUBLE is cast to FLOAT", "warning"
-        elif (
-            tensor.data_type == TensorProto.INT64
-            and target.version < (9,)
-            and any(node.op_type != "Slice" for node in readers)
-            and ((value := graph.value(name)) > limits.max).any() | (value < limits.min).any()
-        ):
-            text, severity = "INT64 beyond INT32 is clamped", "error"
-        else:
-            continue
-        yield Finding(
-            "error" if severity == "error" else "warning",
-            "wide-type",
-            name,
-            "",
-            text,
-            "store it in 32 bits",
-            _OPERATORS,
-        )
+            text = "DOUBLE is cast to FLOAT"
+            yield Finding("warning", "wide-type", name, "", text, _NARROW, _OPERATORS)
+        elif target.version < (9,) and _beyond_int32(graph, name):
+            text = "INT64 beyond INT32 is clamped"
+            yield Finding("error", "wide-type", name, "", text, _NARROW, _OPERATORS)
     for name in graph.inputs():
         if graph.dtype(name) == TensorProto.INT64 and target.version < (9,):
             yield Finding(
@@ -247,8 +255,20 @@ FORM_RULES = (
     rule_domain,
     rule_unknown_operator,
     rule_parser_operator,
+    rule_parser_form,
     rule_dynamic,
     rule_unknown_shape,
     rule_wide_types,
     rule_external_data,
 )
+
+
+def _beyond_int32(graph: Graph, name: str) -> bool:
+    """Whether a constant loses values as INT32; the ends of a Slice are as good when clamped."""
+    from onnx import TensorProto
+
+    readers = graph.readers.get(name, [])
+    if graph.dtype(name) != TensorProto.INT64 or all(n.op_type == "Slice" for n in readers):
+        return False
+    limits, value = np.iinfo(np.int32), graph.value(name)
+    return bool(((value > limits.max) | (value < limits.min)).any())

@@ -21,9 +21,12 @@ def rule_weights(graph: Graph, target: Target) -> Iterator[Finding]:
 
     Source: IEEE 754 binary16: at most 65504, and 6.1e-5 at least with full precision.
     """
+    from onnx import TensorProto
+
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
     half = "fp16" in target.profile.precisions or (target.tensorrt and target.version >= (10,))
     for name, tensor in graph.constants.items():
-        if tensor.data_type not in (1, 10, 11) or name not in graph.readers:
+        if tensor.data_type not in floats or name not in graph.readers:
             continue
         value = np.abs(graph.value(name).astype(np.float64))
         op = graph.readers[name][0].op_type
@@ -78,7 +81,7 @@ def rule_softmax(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: AR
 def rule_training(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: ARG001
     """No layer is in training mode.
 
-    Source: ONNX specification, BatchNormalization-15 and Dropout-13; onnx-tensorrt takes neither.
+    Source: ONNX specification, BatchNormalization-15 and Dropout-13.
     """
     for node in graph.of("BatchNormalization", "Dropout"):
         if node.op_type == "BatchNormalization":
