@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgexfer.core.fastest import Timed
 from edgexfer.core.record import Record
-from edgexfer.core.stats import Quantile
+from edgexfer.core.stats import Quantile, median
 from edgexfer.report.words import clean, count
 
 # Facts that make a machine another one. Load, clock and temperature change while it stays the same.
@@ -67,6 +69,16 @@ class Row:
             if p.peak_rss_bytes is not None and p.rss_before_load_bytes is not None
         ]
         return max(taken) if taken else None
+
+    @property
+    def timed(self) -> Timed:
+        """Its latency as ``core/fastest`` compares it, under its key; only of a usable row.
+
+        A size that is not known counts as the largest.
+        """
+        each = tuple(median(p.infer_ns) for p in self.record.processes if p.infer_ns)
+        size = sys.maxsize if self.size_bytes is None else self.size_bytes
+        return Timed(self.key, each or (self.p50_ns or 0.0,), size)
 
     @property
     def model(self) -> str:

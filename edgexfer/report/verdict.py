@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgexfer.core.fastest import fastest
 from edgexfer.report import words
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.compare import Drop, drop_between, drop_from_fp32, run_gain
@@ -38,6 +39,7 @@ class Verdict:
 def judge(found: Found, group: Group) -> Verdict:
     """Choose the fastest artefact that stays within its limit of accuracy, and say why.
 
+    Of those that are as fast, within what their processes differ by, the smallest is taken.
     The limit is what the export was asked for (``max_drop``), else the profile's
     ``accuracy_drop_pt``, else 1 point, against the FP32 artefact of the
     same bundle measured in the same group. The teacher is what is compared with, not a candidate.
@@ -49,12 +51,15 @@ def judge(found: Found, group: Group) -> Verdict:
     within = [(r, d) for r, d in judged if d is not None and d.drop_pt <= limit_of(r)]
     if not within:
         return Verdict(_none_headline(group, judged), (), (), None)
-    best, drop = min(within, key=lambda pair: pair[0].p50_ns or 0)
+    rows = {row.key: row for row, _ in within}
+    taken, tied = fastest([row.timed for row in rows.values()])
+    best, ties = rows[taken.name], [rows[other.name] for other in tied]
+    drop = next(d for row, d in within if row is best)
     doubtful = best.record.status == "partial"
     sentences = [f"Its measurement is not beyond doubt: {_reasons(best)}."] if doubtful else []
     sentences += [_measured(best), _kept(best, drop)]
-    sentences += _ties(best, [r for r, _ in within])
-    sentences += _faster_but_worse(best, judged)
+    sentences += _ties(best, ties)
+    sentences += _faster_but_worse(best, [(r, d) for r, d in judged if r.key not in rows])
     if group.reference is not None and best is not group.reference:
         sentences.append(_against_teacher(found, group.reference, best))
     headline = f"Take {best.full_name}{', with care' if doubtful else ''}."
@@ -131,22 +136,21 @@ def _kept(best: Row, drop: Drop | None) -> str:
     return text
 
 
-def _ties(best: Row, within: Sequence[Row]) -> list[str]:
-    """Name those whose p50 cannot be told from the best one's: its 99 % bound reaches theirs."""
-    reach = upper_of(best.record.latency.get("p50"))
-    if reach is None:
+def _ties(best: Row, ties: Sequence[Row]) -> list[str]:
+    """Name those that cannot be told from the best in speed, and say why it is the best."""
+    if not ties:
         return []
-    near = [r.full_name for r in within if r is not best and (r.p50_ns or 0) <= reach]
-    if not near:
-        return []
-    verb = "is" if len(near) == 1 else "are"
-    return [f"{words.joined(near)} {verb} as fast, within what this measurement can tell apart."]
+    verb = "is" if len(ties) == 1 else "are"
+    names = words.joined([row.full_name for row in ties])
+    smaller = any((row.size_bytes or 0) > (best.size_bytes or 0) for row in ties)
+    why = f", and {best.full_name} is smaller" if smaller else ""
+    return [f"{names} {verb} as fast, within what this measurement can tell apart{why}."]
 
 
 def _faster_but_worse(best: Row, judged: Sequence[tuple[Row, Drop | None]]) -> list[str]:
     said = []
     for row, drop in judged:
-        if (row.p50_ns or 0) >= (best.p50_ns or 0) or row is best:
+        if (row.p50_ns or 0) >= (best.p50_ns or 0):
             continue
         why = (
             f"it {_change(drop)} against FP32, more than {words.points(limit_of(row))}"

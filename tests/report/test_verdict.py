@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgexfer.core.record import Record
+from edgexfer.core.stats import quantile
 from edgexfer.report.collect import Found, FoundRecord, collect
 from edgexfer.report.rows import Row, group_rows
 from edgexfer.report.verdict import Verdict, judge, teacher_helped
@@ -73,12 +74,42 @@ def test_what_the_export_was_asked_for_comes_before_the_profile(
 
 
 def test_what_cannot_be_told_apart_is_said() -> None:
-    twin = replace(FP32, name="x86-openvino-fp32", target="x86-openvino", backend="openvino")
-    slow = make_record(FP32)
-    near = replace(make_record(twin), latency=slow.latency)
-    assert "is as fast, within what this measurement can tell apart" in text_of(
-        verdict_of(slow, near)
+    twin = STUDENT[2]
+    first = make_record(FP32)
+    near = replace(make_record(twin), latency=first.latency, processes=first.processes)
+    verdict = verdict_of(first, near)
+    assert verdict.headline == "Take student (resnet8) x86-onnxruntime-fp32."
+    assert (
+        "student (resnet8) x86-openvino-fp32 is as fast, within what this measurement can tell "
+        "apart, and student (resnet8) x86-onnxruntime-fp32 is smaller." in text_of(verdict)
     )
+
+
+def slowed(record: Record, factors: Sequence[float]) -> Record:
+    """Stretch the latencies of each process by a factor of its own."""
+    processes = tuple(
+        replace(p, infer_ns=tuple(int(ns * factor) for ns in p.infer_ns))
+        for p, factor in zip(record.processes, factors, strict=True)
+    )
+    pooled = [ns for p in processes for ns in p.infer_ns]
+    latency = {name: quantile(pooled, q.q) for name, q in record.latency.items()}
+    return replace(record, processes=processes, latency=latency)
+
+
+@pytest.mark.parametrize(
+    ("factors", "taken"), [((1.0, 1.05, 1.06), "int8"), ((1.05, 1.05, 1.05), "fp32")]
+)
+def test_a_gap_within_the_spread_of_the_processes_is_decided_by_size(
+    factors: tuple[float, ...], taken: str
+) -> None:
+    """INT8 is 5 % slower; where its processes differ by 6 %, that shows nothing."""
+    fp32 = make_record(FP32)
+    int8 = slowed(replace(make_record(INT8), processes=fp32.processes), factors)
+    verdict = verdict_of(fp32, int8)
+    assert verdict.best is not None
+    assert verdict.best.record.artefact["precision"] == taken
+    assert ("is as fast" in text_of(verdict)) == (taken == "int8")
+    assert "not taken" not in text_of(verdict)
 
 
 def test_a_partial_record_is_taken_with_care() -> None:
