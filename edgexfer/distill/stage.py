@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
+from edgexfer.core.progress import say
 from edgexfer.core.rundir import RunInfo
 from edgexfer.distill.health import against_student
 from edgexfer.distill.lesson import Lesson, Pupil, prepare_lesson
@@ -105,6 +106,9 @@ def distill(
     ):
         if here.share(run.done):
             return run.info
+        if here.leader:
+            for note in dataset.notes:
+                say(note)
 
         # 2. The student, from the seed alone, so that the control begins with the same weights.
         train = student.train
