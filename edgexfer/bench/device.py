@@ -25,6 +25,9 @@ _PARTS = {
     "0xd0b": "Cortex-A76",
     "0xd42": "Cortex-A78AE",
 }
+# e_machine of the ELF header, and how uname names what is of one kind with it.
+_ELF_KINDS = {3: "x86", 40: "arm", 62: "x86", 183: "arm"}
+_UNAME_KINDS = {"x86": r"x86_64|amd64|i\d86", "arm": r"aarch64|arm64|armv\d.*"}
 
 Reading = Tuple[Any, str]
 """A value and, where it is ``None``, the reason."""
@@ -52,6 +55,7 @@ def facts(root: Path = Path("/")) -> Dict[str, Any]:
         "l4t": lambda: _l4t(root),
         "power_mode": lambda: _power_mode(root),
         "container": lambda: _container(root),
+        "emulator": lambda: emulator(root),
     }
     found: Dict[str, Any] = {
         "machine": platform.machine(),
@@ -189,6 +193,53 @@ def _container(root: Path) -> Reading:
         if (root / name).exists():
             return kind, ""
     return None, "no mark of a container"
+
+
+def emulator(root: Path = Path("/"), machine: Optional[str] = None) -> Reading:
+    """Return what emulates this process's kind of machine, ``None`` where nothing is seen to.
+
+    An emulator of programs, such as qemu's user mode, answers for ``uname`` and for
+    ``/proc/self``. It does not for ``/proc/thread-self``, whose ``exe`` is what the kernel really
+    runs, the emulator itself; nor for the kernel's word on its machine, which Linux 6.1 brought. An
+    emulated machine with a kernel of its own is not told from a real one.
+
+    Args:
+        root: prefix of ``/proc``.
+        machine: what this process takes its machine for; ``None`` asks ``platform.machine()``.
+    """
+    own = _kind(machine or platform.machine())
+    if own is None:
+        return None, "this kind of machine is not known"
+    program, kernel = _running_program(root), _read(root, "proc/sys/kernel/arch")
+    if program is not None and program[1] not in (None, own):
+        return f"{program[0]}, a program for {program[1]}", ""
+    if kernel is not None and _kind(kernel) not in (None, own):
+        return f"a kernel for {kernel}", ""
+    if program is None and kernel is None:
+        return None, "/proc does not tell what runs this process"
+    return None, "no sign of one"
+
+
+def _kind(machine: str) -> Optional[str]:
+    """Return ``x86`` or ``arm``, be it of 32 or 64 bits: each runs programs of both natively."""
+    for kind, names in _UNAME_KINDS.items():
+        if re.fullmatch(names, machine):
+            return kind
+    return None
+
+
+def _running_program(root: Path) -> Optional[Tuple[str, Optional[str]]]:
+    """Return name and kind of the program that the kernel runs as this thread."""
+    place = root / "proc/thread-self/exe"
+    try:
+        with place.open("rb") as file:
+            header = file.read(20)
+        name = place.resolve().name
+    except OSError:
+        return None
+    if len(header) < 20 or header[:4] != b"\x7fELF":
+        return None
+    return name, _ELF_KINDS.get(int.from_bytes(header[18:20], "little"))
 
 
 def interpreter() -> Dict[str, Any]:

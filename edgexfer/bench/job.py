@@ -1,18 +1,19 @@
 """One job: one artefact, measured once, in a process that does nothing else.
 
-``run_job`` reads top to bottom: load, check, count, time. Ordering several jobs and making a record
-of their results is the work of ``suite``.
+``run_job`` reads top to bottom: load, check, count, time, the last not under an emulator. Ordering
+several jobs and making a record of their results is the work of ``suite``.
 """
 
 from __future__ import annotations
 
 import importlib
+import platform
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from edgexfer.bench.device import facts, interpreter
+from edgexfer.bench.device import emulator, facts, interpreter
 from edgexfer.bench.engines import ModelFile, model_file
 from edgexfer.bench.latency import (
     CHECKED,
@@ -161,17 +162,24 @@ def _run(job: Job) -> Result:
     images, warnings = _images(loaded)
     first = normalise(images[:1], manifest.preprocess)
     _, first_ns = timed(lambda: run_once(session, first))
-    # Read here, where the harness itself has next to nothing in memory.
-    peak = memory_bytes("VmHWM")
     absent = {"power": "this version reads no power sensor"}
-    if loaded.model.build_ns is not None:
-        peak = None
-        absent["peak_rss_bytes"] = "a process that built its engine too, the others tell"
+    # Read here, where the harness itself has next to nothing in memory.
+    peak = _peak_bytes(loaded, absent)
     inputs = [normalise(images[i : i + 1], manifest.preprocess) for i in range(len(images))]
-
     warnings += _golden(loaded, absent)
     expected = [run_once(session, batch) for batch in inputs]
-    accuracy = _accuracy(loaded, absent) if job.accuracy else None
+    result = Result(
+        schema=SCHEMA,
+        job=job,
+        active={**loaded.active, **interpreter()},
+        accuracy=_accuracy(loaded, absent) if job.accuracy else None,
+        warnings=tuple(warnings),
+        absent=absent,
+    )
+    emulated = emulator()[0]
+    if emulated is not None:
+        session.close()
+        return _untimed(result, emulated)
 
     watch = Watch()
     call = _bind(session)
@@ -198,18 +206,20 @@ def _run(job: Job) -> Result:
     )
     doubts = [] if converged else [f"no steady state within {job.warmup_s:g} s of warm-up"]
     session.close()
-    return Result(
-        schema=SCHEMA,
-        job=job,
-        active={**loaded.active, **interpreter()},
+    return replace(
+        result,
         device=facts(),
         run=run,
-        accuracy=accuracy,
         invalid=tuple(_changed_outputs(kept, expected)),
         doubts=tuple(doubts + noise.complaints()),
-        warnings=tuple(warnings),
-        absent=absent,
     )
+
+
+def _untimed(result: Result, emulated: str) -> Result:
+    """Refuse to time what an emulator computes: the outputs are the machine's, the time is not."""
+    reason = f"emulated: this {platform.machine()} is {emulated}"
+    absent = {**result.absent, "latency": f"{reason}; only a real one has a latency"}
+    return replace(result, device=facts(), invalid=(reason,), absent=absent)
 
 
 def _load(job: Job) -> _Loaded:
@@ -362,6 +372,13 @@ def _changed_outputs(kept: List[Tuple[int, Any]], expected: List[Any]) -> List[s
         f"{len(wrong)} of {len(kept)} outputs of the timed run differ from the accuracy run's, "
         f"first for image {wrong[0]}"
     ]
+
+
+def _peak_bytes(loaded: _Loaded, absent: Dict[str, str]) -> Optional[int]:
+    if loaded.model.build_ns is not None:
+        absent["peak_rss_bytes"] = "a process that built its engine too, the others tell"
+        return None
+    return memory_bytes("VmHWM")
 
 
 def memory_bytes(key: str) -> Optional[int]:

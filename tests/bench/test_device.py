@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgexfer.bench.device import facts, interpreter
+from edgexfer.bench.device import emulator, facts, interpreter
 from edgexfer.bench.watch import Watch, reference_ns
 
 PI5 = {
@@ -88,13 +88,75 @@ def test_on_an_empty_root_every_absent_fact_has_its_reason(tmp_path: Path) -> No
     found = facts(tmp_path)
     absent = found["absent"]
     names = {"cpu", "cpu_flags", "memory_bytes", "governor", "max_mhz", "load1", "board", "l4t"}
-    assert names | {"cache_mib", "power_mode", "container"} == set(absent)
+    assert names | {"cache_mib", "power_mode", "container", "emulator"} == set(absent)
     assert all(found[name] is None and reason for name, reason in absent.items())
 
 
 def test_a_container_is_named(tmp_path: Path) -> None:
     (tmp_path / ".dockerenv").touch()
     assert facts(tmp_path)["container"] == "docker"
+
+
+X86, ARM_64, ARM_32, RISC_V = 62, 183, 40, 243
+
+
+def _process(root: Path, program: str, kind: int, kernel: str | None = None) -> Path:
+    """Lay out what the kernel tells a process of the program that runs it."""
+    place = root / "opt" / program
+    place.parent.mkdir()
+    place.write_bytes(b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + kind.to_bytes(2, "little"))
+    (root / "proc/thread-self").mkdir(parents=True)
+    (root / "proc/thread-self/exe").symlink_to(place)
+    if kernel is not None:
+        _board(root, {"proc/sys/kernel/arch": f"{kernel}\n"})
+    return root
+
+
+@pytest.mark.parametrize("kernel", ["x86_64", None])
+def test_an_emulator_of_programs_is_the_program_that_really_runs(
+    tmp_path: Path, kernel: str | None
+) -> None:
+    root = _process(tmp_path, "qemu-aarch64", X86, kernel)
+    assert emulator(root, "aarch64") == ("qemu-aarch64, a program for x86", "")
+
+
+def test_x86_programs_on_an_arm_machine_are_emulated_too(tmp_path: Path) -> None:
+    root = _process(tmp_path, "rosetta", ARM_64, "aarch64")
+    assert emulator(root, "x86_64")[0] == "rosetta, a program for arm"
+
+
+def test_the_kernel_tells_where_the_program_is_hidden(tmp_path: Path) -> None:
+    root = _process(tmp_path, "python3.11", ARM_64, "x86_64")
+    assert emulator(root, "aarch64")[0] == "a kernel for x86_64"
+    (root / "proc/thread-self/exe").unlink()
+    assert emulator(root, "aarch64")[0] == "a kernel for x86_64"
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "machine"),
+    [
+        (ARM_64, "aarch64", "aarch64"),
+        (ARM_64, None, "aarch64"),
+        (ARM_32, "aarch64", "armv8l"),
+        (ARM_32, "aarch64", "aarch64"),
+        (X86, "x86_64", "x86_64"),
+        (X86, "x86_64", "i686"),
+        (RISC_V, "riscv64", "riscv64"),
+    ],
+)
+def test_programs_that_the_machine_runs_itself(
+    tmp_path: Path, kind: int, kernel: str | None, machine: str
+) -> None:
+    value, reason = emulator(_process(tmp_path, "python3", kind, kernel), machine)
+    assert value is None
+    assert reason == ("this kind of machine is not known" if kind == RISC_V else "no sign of one")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\nexec python3 and so on\n"])
+def test_a_program_that_is_no_whole_elf_file_says_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "proc/thread-self").mkdir(parents=True)
+    (tmp_path / "proc/thread-self/exe").write_bytes(content)
+    assert emulator(tmp_path, "aarch64") == (None, "/proc does not tell what runs this process")
 
 
 def test_variables_that_change_the_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +170,8 @@ def test_this_machine_can_be_told_as_json() -> None:
     found = json.loads(json.dumps(facts(), allow_nan=False))
     assert found["cores"] >= found["usable_cores"] >= 1
     assert found["machine"]
+    # The tests themselves run on the machine that they are told of.
+    assert "emulator" in found["absent"]
     assert interpreter()["executable"]
 
 

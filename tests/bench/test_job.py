@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from edgexfer.backends import null
+from edgexfer.bench import job as job_room
 from edgexfer.bench.feed import normalise
 from edgexfer.bench.job import SCHEMA, Job, Result, memory_bytes, read_job, run_job, top_class
+from edgexfer.bench.suite import judge
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import BundleError, InputError
@@ -51,6 +54,22 @@ def _check_accuracy(bundle: Path, result: Result) -> None:
 
 def test_accuracy_is_left_out_where_it_is_not_asked_for(make_job: MakeJob) -> None:
     assert run_job(make_job(accuracy=False)).accuracy is None
+
+
+def test_under_an_emulator_outputs_count_and_nothing_is_timed(
+    bundle: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_room, "emulator", lambda: ("qemu-aarch64, a program for x86", ""))
+    result = run_job(make_job())
+    assert result.failure is None
+    assert result.run is None
+    _check_accuracy(bundle, result)
+    machine = platform.machine()
+    reason = f"emulated: this {machine} is qemu-aarch64, a program for x86"
+    assert result.invalid == (reason,)
+    assert result.absent["latency"] == f"{reason}; only a real one has a latency"
+    assert result.device["machine"] == machine
+    assert judge([result, result]) == ("invalid", (f"{reason} (in 2 of 2 processes)",))
 
 
 def test_a_bundle_without_evaluation_images_says_so(tmp_path: Path, make_job: MakeJob) -> None:
