@@ -1,0 +1,234 @@
+"""``--precision auto`` with real files and real latencies; who wins is the machine's business."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgexfer.backends.openvino import lacks
+from edgexfer.bench.device import facts
+from edgexfer.bench.job import load_artefact, read_profile
+from edgexfer.cli.show import show_manifest
+from edgexfer.core.backend import get_backend
+from edgexfer.core.bundle import (
+    Artefact,
+    Choice,
+    Manifest,
+    get_artefact,
+    read_manifest,
+    verify_files,
+)
+from edgexfer.core.errors import BackendError, ParityError
+from edgexfer.core.fastest import Timed, fastest, speed_ratio
+from edgexfer.core.files import read_json, write_json
+from edgexfer.core.profile import Fact, HardwareProfile
+from edgexfer.export.choose import Tried
+from edgexfer.export.decide import decide
+from edgexfer.export.ladder import Ladder
+from edgexfer.export.measure import elsewhere
+from edgexfer.export.stage import export
+from edgexfer.profiles import find_profile
+from edgexfer.recipe import ExportSection
+from tests.export.mobile import NAME, mobile_run
+
+AUTO = ExportSection(
+    targets=("x86-onnxruntime",), evaluation_images=60, calibration_images=60, max_drop=5.0
+)
+x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="its target is x86-64")
+
+
+def agrees_with_its_times(place: Path, manifest: Manifest, choice: Choice) -> None:
+    """Hold a verdict against the latencies that it is recorded with."""
+    by_precision = {c.precision: c for c in choice.candidates}
+    assert all(len(c.medians_ns) == 3 for c in choice.candidates)
+    assert choice.measured_on == facts()["cpu"]
+    timed = {
+        p: Timed(p, by_precision[p].medians_ns, by_precision[p].size_bytes or 0)
+        for p in ("fp32", "int8")
+    }
+    taken, _ = fastest(list(timed.values()))
+    assert choice.chosen == taken.name
+    ratio = f"{speed_ratio(timed['int8'], timed['fp32']):.2f} times the speed of FP32"
+    assert ratio in choice.verdict
+    assert ("INT8 does not pay on this CPU" in choice.verdict) == (taken.name == "fp32")
+    kept = ["fp32", "int8"] if taken.name == "int8" else ["fp32"]
+    own = [a for a in manifest.artefacts if a.target == choice.target]
+    assert [a.precision for a in own] == kept
+    assert verify_files(place) == manifest
+    for made in ("models/int8-qdq-uint8.onnx", "golden/x86-onnxruntime-int8.npy"):
+        assert (place / made).exists() == (taken.name == "int8")
+    assert choice.verdict in (place / "README.md").read_text(encoding="utf-8")
+
+
+@x86
+@pytest.mark.ort
+def test_the_verdict_is_that_of_the_recorded_times(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "bundle"
+    section = replace(AUTO, targets=("x86-onnxruntime", "rpi5"))
+    manifest = export(run, section, place)
+    here, away = manifest.choices
+    agrees_with_its_times(place, manifest, here)
+    assert [a.precision for a in manifest.artefacts if a.target == away.target] == ["fp32", "int8"]
+    assert away.chosen is None
+    assert "INT8 and FP32 stay, a bench on the device decides" in away.verdict
+    assert "choice" in manifest.lineage["seconds"]
+    show_manifest(place, manifest, as_json=False)
+    shown = capsys.readouterr().out
+    assert f"x86-onnxruntime: {here.verdict}" in shown
+    assert f"rpi5-onnxruntime: {away.verdict}" in shown
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+
+
+@x86
+@pytest.mark.ort
+@pytest.mark.slow
+def test_mobilenetv3_is_given_what_its_latencies_say(tmp_path: Path) -> None:
+    """The net whose INT8 was measured at 0.61 times the speed of FP32 on one x86 CPU."""
+    place = tmp_path / "bundle"
+    manifest = export(mobile_run(tmp_path), replace(AUTO, max_drop=50.0), place)
+    (choice,) = manifest.choices
+    assert NAME in choice.verdict
+    agrees_with_its_times(place, manifest, choice)
+
+
+@pytest.fixture
+def lossy_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An INT8 that is made and then found to lose too much."""
+    climb = Ladder.climb
+
+    def refuse(ladder: Ladder, profile: HardwareProfile, precision: str) -> Artefact:
+        artefact = climb(ladder, profile, precision)
+        if precision == "int8":
+            raise ParityError("parity: x86-onnxruntime int8 loses 9.90 points", "allow more")
+        return artefact
+
+    monkeypatch.setattr(Ladder, "climb", refuse)
+
+
+@pytest.mark.ort
+@pytest.mark.usefixtures("lossy_int8")
+def test_int8_beyond_its_limit_is_left_out_and_the_rest_sealed(run: Path, tmp_path: Path) -> None:
+    place = tmp_path / "bundle"
+    manifest = export(run, AUTO, place)
+    assert [a.precision for a in manifest.artefacts] == ["fp32"]
+    (choice,) = manifest.choices
+    assert (choice.chosen, choice.measured_on) == ("fp32", None)
+    assert choice.verdict == (
+        "INT8 left out: x86-onnxruntime int8 loses 9.90 points; "
+        "FP32 chosen: no other precision is left"
+    )
+    assert verify_files(place) == manifest
+    assert not list(place.rglob("*int8*"))
+
+
+@pytest.mark.ort
+@pytest.mark.usefixtures("lossy_int8")
+@pytest.mark.parametrize("precision", ["int8", "all"])
+def test_int8_that_was_asked_for_fails_closed(run: Path, tmp_path: Path, precision: Any) -> None:
+    with pytest.raises(ParityError, match="x86-onnxruntime int8 loses"):
+        export(run, replace(AUTO, precision=precision), tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.ort
+def test_fp32_that_does_not_agree_fails_closed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(ladder: Ladder, profile: HardwareProfile, precision: str) -> Artefact:
+        raise ParityError(f"parity: {profile.name} {precision} differs", "report it")
+
+    monkeypatch.setattr(Ladder, "climb", differ)
+    with pytest.raises(ParityError, match="x86-onnxruntime fp32 differs"):
+        export(run, AUTO, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_without_fp32_needs_one_that_passes(bundle: tuple[Path, Manifest]) -> None:
+    npu = find_profile("intel-lunar-lake-npu-openvino")
+    refused = [Tried(p, outcome="refused", reason=f"{p} is not finite") for p in ("fp16", "int8")]
+    with pytest.raises(ParityError) as caught:
+        decide(bundle[0], bundle[1], [npu], {npu.name: refused})
+    assert caught.value.what == (
+        f"{npu.name}: no precision is left (fp16 is not finite; int8 is not finite)"
+    )
+    assert caught.value.fix == "allow more (--max-drop), or choose another target"
+
+
+@pytest.mark.ov
+def test_bf16_is_the_fp32_file_with_the_type_set_and_read_back(run: Path, tmp_path: Path) -> None:
+    section = replace(AUTO, targets=("x86-openvino",), precision="bf16")
+    place = tmp_path / "bundle"
+    if lacks("bf16", "CPU"):
+        with pytest.raises(BackendError, match="this CPU has no bf16"):
+            export(run, section, place)
+        return
+    manifest = export(run, section, place)
+    fp32, bf16 = manifest.artefacts
+    assert (fp32.precision, bf16.precision) == ("fp32", "bf16")
+    assert fp32.files == bf16.files
+    assert fp32.golden != bf16.golden
+    for artefact, kind in ((fp32, "f32"), (bf16, "bf16")):
+        profile = read_profile(place, manifest, artefact)
+        session = load_artefact(place, artefact, profile, get_backend("openvino"))
+        assert session.active["float_precision"] == kind
+        assert session.active["precision"] == artefact.precision
+        session.close()
+    rung = next(r for r in manifest.parity if r.name == "x86-openvino bf16")
+    assert rung.sqnr_db is not None
+    assert 20 < rung.sqnr_db < 60
+
+
+@pytest.mark.ov
+def test_a_precision_that_this_cpu_lacks_is_skipped_with_the_reason(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "edgexfer.export.lower.lacks", lambda p, d: f"this {d} has no bf16" if p == "bf16" else None
+    )
+    section = replace(AUTO, targets=("x86-openvino",), precision="all")
+    only_float = find_profile("x86-openvino")
+    assert only_float.precisions == ("int8", "bf16", "fp32")
+    manifest = export(run, section, tmp_path / "bundle")
+    assert "bf16" not in {a.precision for a in manifest.artefacts}
+    (choice,) = manifest.choices
+    assert choice.verdict.startswith("BF16 left out: this CPU has no bf16")
+
+
+def test_which_targets_are_this_machine() -> None:
+    generic = find_profile("x86-onnxruntime")
+    here, cpu = replace(generic, machine=platform.machine()), facts()["cpu"]
+    assert elsewhere(here) is None
+    assert elsewhere(replace(here, machine="riscv64")) == (
+        f"it is for riscv64, this machine is {platform.machine()}"
+    )
+    assert elsewhere(replace(here, compile_on="device")) == "its engines are built on the device"
+    cores = {"cores": Fact(4, "datasheet", "a product page")}
+    assert elsewhere(replace(here, facts=cores)) == (
+        "nothing says that this machine is a x86-64 CPU, ONNX Runtime"
+    )
+    probed = {**cores, "cpu": Fact(cpu, "measured", "probe")}
+    assert elsewhere(replace(here, facts=probed)) is None
+    foreign = {"cpu": Fact("Example CPU", "measured", "probe")}
+    assert elsewhere(replace(here, facts=foreign)) == (
+        f"it is for Example CPU, this machine has {cpu}"
+    )
+
+
+def test_a_bundle_from_before_the_choice_is_read(bundle: tuple[Path, Manifest]) -> None:
+    place, manifest = bundle
+    old = read_json(place / "manifest.json")
+    assert old.pop("choices") is not None
+    copy = place.parent / "old"
+    copy.mkdir()
+    write_json(copy / "manifest.json", old)
+    found = read_manifest(copy)
+    assert found.choices == ()
+    assert get_artefact(found, "x86-onnxruntime-fp32") == manifest.artefacts[0]
+    shutil.rmtree(copy)
