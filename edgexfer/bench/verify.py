@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -13,6 +14,11 @@ from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import REMAKE, Artefact, Manifest, all_entries, verify_files
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError
 from edgexfer.core.profile import HardwareProfile
+from edgexfer.core.stats import binomial_at_most
+
+LABELS = "labels.txt"
+# Golden answers that fit the labels so rarely are no bad luck.
+_IMPROBABLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,16 +61,64 @@ def verify_bundle(bundle: Path, machine: str) -> List[Finding]:
 def _arrays(bundle: Path, manifest: Manifest) -> Finding:
     size = manifest.preprocess.size
     try:
-        read_array(bundle, manifest.golden_images, "uint8", (-1, *size, 3))
+        _check_names(bundle / LABELS, manifest)
+        golden = read_array(bundle, manifest.golden_images, "uint8", (-1, *size, 3))
         chosen = manifest.evaluation
         if chosen is not None:
-            read_array(bundle, chosen.images, "uint8", (chosen.n, *size, 3))
+            images = read_array(bundle, chosen.images, "uint8", (chosen.n, *size, 3))
             labels = read_array(bundle, chosen.labels, "int64", (chosen.n,))
             _check_labels(bundle / chosen.labels, labels, len(manifest.labels))
+            places = _places(bundle / manifest.golden_images, golden, images)
+            _check_answers(bundle, manifest, labels[places])
     except BundleError as error:
         return Finding("preprocess", "failed", error.what, error.fix)
-    images = 0 if chosen is None else chosen.n
-    return Finding("preprocess", "ok", f"{size[0]}x{size[1]}, {images} evaluation images")
+    count = 0 if chosen is None else chosen.n
+    return Finding("preprocess", "ok", f"{size[0]}x{size[1]}, {count} evaluation images")
+
+
+def _check_names(place: Path, manifest: Manifest) -> None:
+    """Compare the manifest's class names with the file of them, where there is one."""
+    if not place.is_file():
+        return
+    named = place.read_text(encoding="utf-8").splitlines()
+    for i, (here, there) in enumerate(zip_longest(named, manifest.labels)):
+        if here != there:
+            raise BundleError(
+                f"{place}: class map: output {i} is {here!r} here and {there!r} in the manifest",
+                REMAKE,
+            )
+
+
+def _places(golden_file: Path, golden: Any, images: Any) -> List[int]:
+    """Return where each golden image stands among the evaluation images it was taken from."""
+    at = {image.tobytes(): i for i, image in enumerate(images)}
+    for k, image in enumerate(golden):
+        if image.tobytes() not in at:
+            raise BundleError(
+                f"{golden_file}: image {k} is none of the evaluation images: one of both is of "
+                "another geometry or another export",
+                REMAKE,
+            )
+    return [at[image.tobytes()] for image in golden]
+
+
+def _check_answers(bundle: Path, manifest: Manifest, labels: Any) -> None:
+    """Compare the labels of the golden images with what the artefacts answered at the export."""
+    scored = manifest.reference
+    chosen = next((a for a in manifest.artefacts if a.golden is not None), None)
+    if scored is None or manifest.evaluation is None or chosen is None or chosen.golden is None:
+        return
+    shape = (len(labels), len(manifest.labels))
+    answers = read_array(bundle, chosen.golden, "float32", shape).argmax(axis=1)
+    right = int((answers == labels).sum())
+    # One more of each outcome than was seen: no share is 0 or 1.
+    share = (scored.correct + 1) / (scored.n + 2)
+    if binomial_at_most(len(labels), right, share) < _IMPROBABLE:
+        raise BundleError(
+            f"{bundle / manifest.evaluation.labels}: class map: the golden outputs have "
+            f"{right} of {len(labels)} labels right, where the model had {100 * share:.0f} %",
+            REMAKE,
+        )
 
 
 def _check_labels(place: Path, labels: Any, classes: int) -> None:
@@ -77,7 +131,7 @@ def _artefact(bundle: Path, manifest: Manifest, artefact: Artefact, machine: str
         profile = read_profile(bundle, manifest, artefact)
         if profile.machine != machine:
             return Finding(artefact.name, "skipped", f"is for {profile.machine}, this is {machine}")
-        missing = _missing_runtime(artefact)
+        missing = _missing(artefact, profile)
         if missing is not None:
             return missing
         return _golden(bundle, manifest, artefact, profile)
@@ -85,12 +139,16 @@ def _artefact(bundle: Path, manifest: Manifest, artefact: Artefact, machine: str
         return Finding(artefact.name, "failed", error.what, error.fix)
 
 
-def _missing_runtime(artefact: Artefact) -> Optional[Finding]:
+def _missing(artefact: Artefact, profile: HardwareProfile) -> Optional[Finding]:
+    """Say what this machine lacks for an artefact: the runtime, or a float type."""
     try:
-        get_backend(artefact.backend)
+        backend = get_backend(artefact.backend)
     except BackendError as error:
         return Finding(artefact.name, "skipped", error.what, error.fix)
-    return None
+    # OpenVINO alone is told the float type when it loads; others find it in the file.
+    lacks = getattr(backend, "lacks", None)
+    reason = lacks(artefact.precision, profile.device) if lacks is not None else None
+    return None if reason is None else Finding(artefact.name, "skipped", reason)
 
 
 def _golden(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,21 @@ def test_it_checks_every_artefact_in_a_process_of_its_own(tmp_path: Path) -> Non
     names = ["files", "preprocess", "x86-onnxruntime-int8", "x86-openvino-fp32"]
     assert [finding.name for finding in findings] == names
     assert {finding.status for finding in findings} == {"ok"}
+
+
+@pytest.mark.ov
+def test_a_float_type_that_the_cpu_lacks_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ["openvino-fp32"])
+    manifest = read_manifest(bundle)
+    half = replace(manifest.artefacts[0], name="x86-openvino-fp16", precision="fp16")
+    reseal(bundle, replace(manifest, artefacts=(*manifest.artefacts, half)))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = {finding.name: finding for finding in verify(bundle)}
+    assert found["x86-openvino-fp32"].status == "ok"
+    assert found["x86-openvino-fp16"].status == "skipped"
+    assert found["x86-openvino-fp16"].detail == "this CPU has no fp16"
 
 
 def test_a_finding_that_failed_is_an_answer(tmp_path: Path) -> None:
