@@ -101,6 +101,51 @@ def draw_calibration(
     return Calibration(images, preprocess, tuple(keys), tuple(notes))
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Images to compare quantizers with: none that calibrates, none that accuracy is measured on.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), RGB, in the model's geometry.
+        labels: their classes, int64 (N,).
+        split: that they are from: ``val``, or ``train`` where that is empty.
+    """
+
+    images: UInt8
+    labels: npt.NDArray[np.int64]
+    split: str
+
+
+def hold_out(dataset: Dataset, n: int, calibration: Calibration, *, measured: UInt8) -> HeldOut:
+    """Draw images evenly from the classes that neither calibrate nor measure.
+
+    Args:
+        dataset: the student's data.
+        n: how many to draw; fewer are drawn where there are fewer.
+        calibration: the images that calibrate.
+        measured: the images that accuracy is measured on, uint8 (M, H, W, 3), in the same geometry.
+
+    Raises:
+        DataError: there is no such image.
+    """
+    from edgexfer.data.images import sample
+
+    split = "val" if len(dataset.splits["val"].keys) else SPLIT
+    wanted = n if split == "val" else n + len(calibration)
+    images, labels, keys = sample(dataset, split, wanted, calibration.preprocess, seed=1)
+    tested = set(dataset.contents["test"])
+    inside = zip(dataset.splits[split].keys, dataset.contents[split], strict=True)
+    copied = {key for key, content in inside if content in tested}
+    used = np.concatenate([measured, calibration.images])
+    images, labels, _, _ = leave_out(images, labels, keys, measured=used, copied=copied)
+    if not len(images):
+        raise DataError(
+            f"{dataset.spec}: no image is left to compare quantizers with",
+            "calibrate with fewer images (--calibration-images), or give the data a val split",
+        )
+    return HeldOut(images[:n], labels[:n], split)
+
+
 def refuse_shared(spec: str, keys: Sequence[str], test_keys: Sequence[str]) -> None:
     """Refuse calibration images that are in the test split by name.
 

@@ -105,10 +105,13 @@ def _squared_error(histogram: Histogram, ends: Extremes, scheme: Quantization) -
 def _divergence(histogram: Histogram, ends: Extremes, scheme: Quantization) -> float:
     """Compare the values that a range leaves, clipped, with what its steps can tell apart."""
     values, counts = histogram.centres(), histogram.counts.astype(np.float64)
+    if histogram.extremes.low == 0.0:
+        # Zeros that a ReLU has made are exact on every grid; they would outweigh all else.
+        counts[0] = counts[1]
     inside = (values >= ends.low) & (values <= ends.high)
-    if not inside.any():
-        return float("inf")
     grid = to_range(ends, scheme)
+    if inside.sum() < (ends.high - ends.low) / grid.scale:
+        return float("inf")  # of fewer bins than steps nothing is lost, however narrow they are
     kept = counts[inside]
     steps = np.round(values[inside] / grid.scale).astype(np.int64)
     steps -= steps.min()

@@ -1,0 +1,318 @@
+"""The ladder that INT8 climbs where plain calibration loses too much.
+
+Its rungs, each tried only where those before it are not enough: another range of the activations;
+equalised layers and corrected biases; the fewest nodes in float. Every try is judged on images that
+are neither calibrated with nor measured on; what the measured ones say is the export's business.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.quantize.calibration import Calibration
+from edgexfer.quantize.clipping import METHODS, Method, clip_all
+from edgexfer.quantize.equalise import correct_biases, equalise
+from edgexfer.quantize.nncf import Tuning, quantize_nncf
+from edgexfer.quantize.observe import Extremes, extremes, histograms
+from edgexfer.quantize.qdq import Placed, describe, write_qdq
+from edgexfer.quantize.ranges import is_restricted
+from edgexfer.quantize.sensitivity import EQUAL_DB, Sensitivity, measure_nodes
+
+# What a try must gain over plain calibration where the judge lets that pass, as it may on other
+# images than those that refused it. Three decibels are half of the noise.
+_GAIN_DB = 3.0
+# Images that each node is run with alone.
+_SENSITIVITY_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one file, against the FP32 model.
+
+    Attributes:
+        passed: whether it meets the limits.
+        sqnr_db: signal-to-noise ratio of its logits; ``None`` where they are equal.
+        agreement_pct: images with the same top-1 class.
+        drop_pt: top-1 accuracy lost, in points.
+    """
+
+    passed: bool
+    sqnr_db: float | None
+    agreement_pct: float
+    drop_pt: float
+
+
+Judge = Callable[[Path], Verdict]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One try.
+
+    Attributes:
+        name: what was tried, such as ``mse`` or ``mse, 3 nodes in float``.
+        verdict: of the judge.
+    """
+
+    name: str
+    verdict: Verdict
+
+    def in_words(self) -> str:
+        """Return the try with its figures, on one line."""
+        verdict = self.verdict
+        ratio = "equal" if verdict.sqnr_db is None else f"{verdict.sqnr_db:.1f} dB"
+        return (
+            f"{self.name}: {ratio}, agreement {verdict.agreement_pct:.1f} %, "
+            f"drop {verdict.drop_pt:+.2f} points"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ends with.
+
+    Attributes:
+        scheme: in words, for the manifest.
+        chosen: name of the step that was taken: the first rung's best that passed, else the best.
+        steps: all that was tried, in order.
+        float_nodes: names of the nodes that stay floating point.
+    """
+
+    scheme: str
+    chosen: str
+    steps: tuple[Step, ...]
+    float_nodes: tuple[str, ...]
+
+
+def find_int8(
+    model: Path, out: Path, profile: HardwareProfile, calibration: Calibration, judge: Judge
+) -> Found:
+    """Look for an INT8 file that loses less than plain calibration's.
+
+    Args:
+        model: FP32 ONNX with one input.
+        out: file to write, the best that was found; an IR's weights go beside it.
+        profile: the target.
+        calibration: the images.
+        judge: compares a file with the FP32 model on images held out.
+
+    Raises:
+        BackendError: the quantizer fails on the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        kind = _NncfTries if profile.quantization.scheme == "nncf" else _QdqTries
+        tries = kind(model, Path(folder), profile, calibration, judge)
+        chosen = tries.climb()
+        for file in chosen.files:
+            shutil.copyfile(file, out.with_suffix(file.suffix))
+    steps = tuple(attempt.step for attempt in tries.attempts)
+    words = f"{tries.scheme}, {chosen.step.name}"
+    return Found(words, chosen.step.name, steps, chosen.float_nodes)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A file that was judged.
+
+    Attributes:
+        step: what the judge said.
+        files: of the model; the first is what the runtime loads.
+        base: the float file that it was made from.
+        ends: the ranges that it was made with; empty where the quantizer finds its own.
+        float_nodes: left in float.
+    """
+
+    step: Step
+    files: tuple[Path, ...]
+    base: Path
+    ends: Mapping[str, Extremes]
+    float_nodes: tuple[str, ...] = ()
+
+    @property
+    def merit(self) -> tuple[bool, float, float, float]:
+        """What the best has most of."""
+        verdict = self.step.verdict
+        ratio = EQUAL_DB if verdict.sqnr_db is None else verdict.sqnr_db
+        return verdict.passed, -verdict.drop_pt, verdict.agreement_pct, ratio
+
+
+class _Tries:
+    """What both quantizers' ladders share: keeping what was tried, and bisecting on the nodes.
+
+    Attributes:
+        attempts: in order; the first is plain calibration.
+        scheme: in words.
+    """
+
+    scheme: str
+
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        profile: HardwareProfile,
+        calibration: Calibration,
+        judge: Judge,
+    ) -> None:
+        """Keep what tries are made from; ``folder`` is theirs."""
+        self._model, self._folder, self._profile = model, folder, profile
+        self._calibration, self._judge = calibration, judge
+        self.attempts: list[_Attempt] = []
+
+    def climb(self) -> _Attempt:
+        """Try rung after rung until one is good enough; return that, else the best of all."""
+        for rung in self._rungs():
+            rung()
+            if len(self.attempts) > 1 and self._is_enough(self._best()):
+                return self._best()
+        return self._mix() or self._best()
+
+    def _best(self) -> _Attempt:
+        """Return the best of all but plain calibration, which was refused."""
+        return max(self.attempts[1:] or self.attempts, key=lambda attempt: attempt.merit)
+
+    def _rungs(self) -> tuple[Callable[[], None], ...]:
+        raise NotImplementedError
+
+    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
+        raise NotImplementedError
+
+    def _order(self, best: _Attempt) -> list[Sensitivity]:
+        raise NotImplementedError
+
+    def _try(
+        self, name: str, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...] = ()
+    ) -> _Attempt:
+        files = self._make(base, ends, nodes)
+        step = Step(name, self._judge(files[0]))
+        self.attempts.append(_Attempt(step, tuple(files), base, ends, nodes))
+        return self.attempts[-1]
+
+    def _is_enough(self, attempt: _Attempt) -> bool:
+        if not attempt.step.verdict.passed:
+            return False
+        plain = self.attempts[0].step.verdict
+        if not plain.passed:
+            return True
+        return plain.sqnr_db is not None and attempt.merit[3] >= plain.sqnr_db + _GAIN_DB
+
+    def _mix(self) -> _Attempt | None:
+        """Bisect for the fewest nodes in float, the most sensitive first, that are enough."""
+        best, enough = self._best(), None
+        order = [found.node for found in self._order(best)]
+        # With more than half of them in float there is little left of INT8.
+        low, high = 1, len(order) // 2
+        while low <= high:
+            count = (low + high) // 2
+            name = f"{best.step.name}, {count} node{'s' if count > 1 else ''} in float"
+            attempt = self._try(name, best.base, best.ends, tuple(order[:count]))
+            if self._is_enough(attempt):
+                enough, high = attempt, count - 1
+            else:
+                low = count + 1
+        return enough
+
+
+class _QdqTries(_Tries):
+    """Q/DQ files."""
+
+    def _rungs(self) -> tuple[Callable[[], None], ...]:
+        scheme = self._profile.quantization
+        self.scheme = describe(scheme, restricted=is_restricted(self._profile))
+        return self._plain, self._methods, self._rewrite
+
+    def _plain(self) -> None:
+        self._seen = extremes(self._model, self._calibration)
+        self._try("min-max", self._model, self._seen)
+
+    def _methods(self) -> None:
+        seen = histograms(self._model, self._calibration, self._seen)
+        for method in METHODS[1:]:
+            self._try(method, self._model, clip_all(seen, method, self._profile.quantization))
+
+    def _rewrite(self) -> None:
+        """Equalise the layers, then correct the biases of what came out best."""
+        best = self._best()
+        equalised = self._folder / "equalised.onnx"
+        if equalise(self._model, equalised):
+            method = best.step.name
+            self._try(f"{method}, equalised", equalised, self._ends(equalised, method))
+            best = self._best()
+        corrected = self._folder / "corrected.onnx"
+        whole = self._write(best.base, best.ends, (), whole=True)
+        correct_biases(best.base, whole, corrected, self._calibration)
+        self._try(f"{best.step.name}, biases corrected", corrected, best.ends)
+
+    def _ends(self, model: Path, method: str) -> Mapping[str, Extremes]:
+        seen = histograms(model, self._calibration, extremes(model, self._calibration))
+        return clip_all(seen, as_method(method), self._profile.quantization)
+
+    def _order(self, best: _Attempt) -> list[Sensitivity]:
+        whole = self._write(best.base, best.ends, (), whole=True)
+        return measure_nodes(whole, best.base, first_images(self._calibration))
+
+    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
+        return [self._write(base, ends, nodes, whole=False)]
+
+    def _write(
+        self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...], *, whole: bool
+    ) -> Path:
+        out = self._folder / f"try-{len(self.attempts)}{'-whole' if whole else ''}.onnx"
+        restricted = is_restricted(self._profile)
+        placed = Placed(self._profile.quantization, restricted, frozenset(nodes), whole)
+        write_qdq(base, out, ends, placed)
+        return out
+
+
+class _NncfTries(_Tries):
+    """IRs of OpenVINO; which nodes are sensitive is measured on a Q/DQ file of the same scheme."""
+
+    def _rungs(self) -> tuple[Callable[[], None], ...]:
+        self._accurate = False
+        self._method: Method = "min-max"
+        return self._plain, self._methods, self._rewrite
+
+    def _plain(self) -> None:
+        self._try("nncf's own ranges", self._model, {})
+
+    def _methods(self) -> None:
+        for self._method in ("percentile-99.99", "mse"):
+            self._try(self._method, self._model, {})
+
+    def _rewrite(self) -> None:
+        name = self._best().step.name
+        self._method, self._accurate = as_method(name), True
+        self._try(f"{name}, accurate bias correction", self._model, {})
+
+    def _order(self, best: _Attempt) -> list[Sensitivity]:
+        self._method = as_method(best.step.name.split(",")[0])
+        self._accurate = "accurate" in best.step.name
+        whole = self._folder / "whole.onnx"
+        placed = Placed(self._profile.quantization, restricted=False, whole=True)
+        write_qdq(self._model, whole, extremes(self._model, self._calibration), placed)
+        return measure_nodes(whole, self._model, first_images(self._calibration))
+
+    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
+        del ends
+        out = self._folder / f"try-{len(self.attempts)}.xml"
+        tuning = Tuning(self._method, self._accurate, nodes)
+        scheme = self._profile.quantization
+        self.scheme = quantize_nncf(base, out, self._calibration, scheme, tuning)
+        return [out, out.with_suffix(".bin")]
+
+
+def as_method(name: str) -> Method:
+    """Return the method of a name; one of a quantizer's own ranges is min-max."""
+    return next((method for method in METHODS if method == name), "min-max")
+
+
+def first_images(calibration: Calibration) -> Calibration:
+    """Return as many images as one node is measured on, spread over all."""
+    step = max(1, len(calibration) // _SENSITIVITY_IMAGES)
+    kept = slice(0, step * _SENSITIVITY_IMAGES, step)
+    return replace(calibration, images=calibration.images[kept], keys=calibration.keys[kept])
