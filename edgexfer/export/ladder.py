@@ -6,8 +6,9 @@ What is compared, and against which limits, is in ``parity.py``.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.lower import Lowering
+from edgexfer.export.judge import STAND_IN, HeldOutJudge
+from edgexfer.export.lower import Lowered, Lowering
 from edgexfer.export.parity import (
     EXACT,
     HALF,
@@ -35,6 +37,8 @@ from edgexfer.export.parity import (
     session_logits,
     with_accuracy,
 )
+from edgexfer.quantize.calibration import HeldOut
+from edgexfer.quantize.search import Found
 from edgexfer.recipe import ExportSection
 
 MAX_DROP_PT = 1.0
@@ -47,8 +51,6 @@ _GOLDEN_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 25.0, "int8": 30.0}
 # TensorRT fuses INT8 in a way of its own. OpenVINO on Arm runs some convolutions in float and has
 # Arm Compute Library requantize the others: under emulation it was 23 dB off x86.
 _GOLDEN_DB_OTHER_INT8 = 15.0
-# TensorRT builds engines on the device alone; here ONNX Runtime runs the file they are built from.
-_STAND_IN = {"tensorrt": "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,12 @@ class Ladder:
     """
 
     def __init__(
-        self, folder: Path, lowering: Lowering, probe: Probe, max_drops: Mapping[str, float]
+        self,
+        folder: Path,
+        lowering: Lowering,
+        probe: Probe,
+        max_drops: Mapping[str, float],
+        held_out: Callable[[], HeldOut],
     ) -> None:
         """Write the golden images.
 
@@ -78,10 +85,13 @@ class Ladder:
             lowering: makes the files.
             probe: what every hop is fed with.
             max_drops: for each target the most accuracy that BF16 and INT8 may lose, in points.
+            held_out: draws the images that INT8 is searched with, where it must be.
         """
+        self._held_out = cache(held_out)
         self._folder, self._lowering, self._probe = folder, lowering, probe
         self._max_drops = max_drops
         self.rungs: list[Rung] = []
+        self._passed: set[Path] = set()
         # By file and runtime, as targets may share both.
         self._ran: dict[tuple[Path, str], _Ran] = {}
         spread = np.linspace(0, len(probe.images) - 1, min(_GOLDEN, len(probe.images)))
@@ -126,18 +136,15 @@ class Ladder:
         if profile.backend == "tensorrt":
             self._check_lowered(profile)
         lowered = self._lowering.make(profile, precision)
-        runtime = _STAND_IN.get(profile.backend, profile.backend)
-        if runtime == profile.backend:
-            plan = Plan(precision, device=profile.device, options=profile.options)
-        else:
-            plan = Plan("int8" if precision == "int8" else "fp32")
-        ran = self._run(lowered.files[0], runtime, plan)
-        rung = self._rung(profile, precision, runtime, ran.found)
+        ran, rung = self._compare(lowered, profile, precision)
         quantized = precision == "int8"
+        if quantized and not rung.passed:
+            lowered, ran, rung = self._tune(profile, lowered, ran, rung)
         trainable = quantized and profile.quantization.scheme == "qdq"
         self.rungs.append(
             require(rung, quantized=quantized, trainable_for=profile.name if trainable else None)
         )
+        self._passed.add(lowered.files[0])
         name = f"{profile.name}-{precision}"
         golden = f"golden/{name}.npy"
         np.save(self._folder / golden, ran.golden)
@@ -156,6 +163,34 @@ class Ladder:
             golden=golden,
             golden_sqnr_db=_golden_db(profile, precision),
         )
+
+    def _compare(
+        self, lowered: Lowered, profile: HardwareProfile, precision: str
+    ) -> tuple[_Ran, Rung]:
+        runtime = STAND_IN.get(profile.backend, profile.backend)
+        if runtime == profile.backend:
+            plan = Plan(precision, device=profile.device, options=profile.options)
+        else:
+            plan = Plan("int8" if precision == "int8" else "fp32")
+        ran = self._run(lowered.files[0], runtime, plan)
+        return ran, self._rung(profile, precision, runtime, ran.found)
+
+    def _tune(
+        self, profile: HardwareProfile, lowered: Lowered, ran: _Ran, rung: Rung
+    ) -> tuple[Lowered, _Ran, Rung]:
+        """Search for an INT8 that loses less than one that was refused; the best is returned."""
+        limit = self._max_drops[profile.name]
+        held_out = self._held_out()
+        base, preprocess = self._lowering.base(profile).files[0], self._probe.preprocess
+        judge = HeldOutJudge(base, held_out, preprocess, profile, limit)
+        tuned = self._lowering.tune(profile, judge, limit)
+        if tuned is None:
+            return lowered, ran, rung
+        if lowered.files[0] not in self._passed:
+            self._lowering.discard(lowered)
+        ran, better = self._compare(tuned.lowered, profile, "int8")
+        notes = (*better.notes, *_account(rung, tuned.found, held_out))
+        return tuned.lowered, ran, replace(better, notes=notes)
 
     def _check_lowered(self, profile: HardwareProfile) -> None:
         """Compare the FP32 file in the operators of a target's parser with the model, once."""
@@ -201,6 +236,18 @@ class Ladder:
         limits = HALF if precision == "fp16" else exact
         rung = float_rung(name, "torch fp32", self._reference, found, limits)
         return with_accuracy(rung, self._probe, self._reference, found)
+
+
+def _account(refused: Rung, found: Found, held_out: HeldOut) -> Iterator[str]:
+    """Yield what a search was for, what it tried and what it took."""
+    yield (
+        f"searched for, as plain calibration lost {refused.drop_pt:.2f} points and agreed on "
+        f"{refused.agreement_pct:.1f} %: {found.chosen}, of {len(found.steps)} tries on "
+        f"{len(held_out.images)} images of {held_out.split}"
+    )
+    yield "tried: " + "; ".join(step.in_words() for step in found.steps)
+    if found.float_nodes:
+        yield f"in float: {', '.join(found.float_nodes)}"
 
 
 def _golden_db(profile: HardwareProfile, precision: str) -> float:

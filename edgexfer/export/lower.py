@@ -7,9 +7,9 @@ asked by the ladder in ``parity.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -28,6 +28,9 @@ from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.ranges import TrainedRanges, is_restricted
 from edgexfer.recipe import ExportSection
+
+if TYPE_CHECKING:
+    from edgexfer.quantize.search import Found, Judge
 
 # What can be made for each runtime, the reference first.
 PRECISIONS = {
@@ -57,6 +60,19 @@ class Lowered:
     opset: int | None = None
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """An INT8 file that was searched for.
+
+    Attributes:
+        lowered: the file.
+        found: what the search tried and took.
+    """
+
+    lowered: Lowered
+    found: Found
+
+
 class Lowering:
     """Makes the files of one bundle from one model."""
 
@@ -80,6 +96,7 @@ class Lowering:
         self._model, self._card, self._folder = model, card, folder
         self._calibration, self._trained = calibration, trained
         self._made: dict[str, Lowered] = {}
+        self._tuned: dict[str, Tuned] = {}
 
     def make(self, profile: HardwareProfile, precision: str) -> Lowered:
         """Return the file for a target and precision, made now or before.
@@ -94,16 +111,14 @@ class Lowering:
             if precision != "int8":
                 # One file for all float types: which of them computes is said when it is loaded.
                 return self._once("fp32.xml", self._ir)
-            return self._once(
-                f"int8-nncf-{profile.quantization.activations}.xml", self._nncf, profile
-            )
+            return self._once(_int8_name(profile), self._nncf, profile)
         by_flags = profile.backend == "tensorrt" and default_row(profile).typing == "weak"
         if precision == "fp32" or (precision == "fp16" and by_flags):
             return self.base(profile)
         if precision == "fp16":
             name = self.base(profile).files[0].name.replace("fp32", "fp16")
             return self._once(name, self._half, profile)
-        return self._once(_qdq_name(profile), self._qdq, profile)
+        return self._once(_int8_name(profile), self._qdq, profile)
 
     def base(self, profile: HardwareProfile) -> Lowered:
         """Return the FP32 ONNX file in the opset and the operators that a target takes.
@@ -181,7 +196,7 @@ class Lowering:
         return Lowered((out, out.with_suffix(".bin")), tools, base.files[0], scheme)
 
     def _qdq(self, out: Path, profile: HardwareProfile) -> Lowered:
-        from edgexfer.quantize.qdq import check_qdq, quantize_qdq
+        from edgexfer.quantize.qdq import quantize_qdq
 
         base = self.base(profile)
         restricted = is_restricted(profile)
@@ -194,13 +209,59 @@ class Lowering:
             restricted=restricted,
             trained=self._trained.activations if self._trained and suits else None,
         )
-        if restricted and default_row(profile).typing == "strong":
-            # A strongly typed engine runs the layers between Q/DQ in the type that they have here.
-            to_half(out, out)
-            check_qdq(out, strict=True)
-            scheme += ", fp16 between"
+        scheme += self._between(out, profile)
         tools = (*base.tools, "onnxruntime")
         return Lowered((out,), tools, base.files[0], scheme, base.opset)
+
+    def tune(self, profile: HardwareProfile, judge: Judge, max_drop: float) -> Tuned | None:
+        """Look for an INT8 file that loses less than the one that ``make`` has given.
+
+        Args:
+            profile: the target.
+            judge: compares files with FP32 on images held out.
+            max_drop: most accuracy that may be lost, in points; one file is kept for each.
+
+        Returns:
+            ``None`` where the model was trained for this very quantization.
+
+        Raises:
+            BackendError: the quantizer fails on the model.
+        """
+        if self._trained is not None and self._trained.suit(profile):
+            return None
+        first = Path(_int8_name(profile))
+        key = f"{first.stem}-drop-{max_drop:g}{first.suffix}"
+        if key not in self._tuned:
+            self._tuned[key] = self._tune(self._folder / key, profile, judge)
+            self._made[key] = self._tuned[key].lowered
+        return self._tuned[key]
+
+    def discard(self, lowered: Lowered) -> None:
+        """Delete the files of one that was refused; asked for again, it is made again."""
+        for file in lowered.files:
+            file.unlink()
+        self._made = {name: kept for name, kept in self._made.items() if kept != lowered}
+
+    def _tune(self, out: Path, profile: HardwareProfile, judge: Judge) -> Tuned:
+        from edgexfer.quantize.search import find_int8
+
+        before = self.make(profile, "int8")
+        base = self.base(profile)
+        found = find_int8(base.files[0], out, profile, self._images(), judge)
+        scheme = found.scheme + self._between(out, profile)
+        files = tuple(out.with_suffix(file.suffix) for file in before.files)
+        return Tuned(replace(before, files=files, scheme=scheme), found)
+
+    def _between(self, out: Path, profile: HardwareProfile) -> str:
+        """Type what is between Q/DQ nodes as the target wants it, and return that in words."""
+        if not (is_restricted(profile) and default_row(profile).typing == "strong"):
+            return ""
+        from edgexfer.quantize.qdq import check_qdq
+
+        # A strongly typed engine runs the layers between Q/DQ in the type that they have here.
+        to_half(out, out)
+        check_qdq(out, strict=True)
+        return ", fp16 between"
 
     def _images(self) -> Calibration:
         assert self._calibration is not None, "int8 is made from calibration images"
@@ -270,8 +331,10 @@ def target_opset(profile: HardwareProfile) -> int:
     return 13 if version < (8, 6) else min(OPSET, row.onnx_opset_max)
 
 
-def _qdq_name(profile: HardwareProfile) -> str:
+def _int8_name(profile: HardwareProfile) -> str:
     scheme = profile.quantization
+    if scheme.scheme == "nncf":
+        return f"int8-nncf-{scheme.activations}.xml"
     parts = ["int8-qdq", scheme.activations]
     if scheme.weights == "int8-per-tensor":
         parts.append("per-tensor")

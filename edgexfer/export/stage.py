@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ from edgexfer.export.publish import find_same, making
 from edgexfer.export.readme import bundle_readme
 from edgexfer.models.store import load_model
 from edgexfer.profiles import find_profile
-from edgexfer.quantize.calibration import Calibration, draw_calibration
+from edgexfer.quantize.calibration import Calibration, HeldOut, draw_calibration, hold_out
 from edgexfer.quantize.ranges import TrainedRanges, read_ranges
 from edgexfer.recipe import DataSection, ExportSection
 from edgexfer.training.host import lineage, tune_malloc
@@ -116,7 +117,9 @@ def export(
         model, card = load_model(run)
         (folder / "models").mkdir()
         lowering = Lowering(model, card, folder / "models", calibration, source.trained)
-        ladder = Ladder(folder, lowering, probe, max_drops(source.profiles, section))
+        held_out = partial(_hold_out, dataset, source, calibration, probe)
+        drops = max_drops(source.profiles, section)
+        ladder = Ladder(folder, lowering, probe, drops, held_out)
         ladder.stand(model, card.preprocess)
         if any(profile.backend != "torch" for profile in source.profiles):
             ladder.check_onnx()
@@ -252,6 +255,14 @@ def _calibrate(dataset: Dataset, source: _Source, probe: Probe) -> Calibration |
         return None
     wanted = source.section.calibration_images
     return draw_calibration(dataset, wanted, source.card.preprocess, measured=probe.images)
+
+
+def _hold_out(
+    dataset: Dataset, source: _Source, calibration: Calibration | None, probe: Probe
+) -> HeldOut:
+    assert calibration is not None, "only INT8 is searched for"
+    wanted = source.section.calibration_images
+    return hold_out(dataset, wanted, calibration, measured=probe.images)
 
 
 def _write_profiles(folder: Path, source: _Source) -> None:

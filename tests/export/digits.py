@@ -5,7 +5,9 @@ Random weights say nothing about a quantizer, so it is really trained.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from edgexfer.data.dataset import open_dataset
 from edgexfer.data.images import load_images, sample
 from edgexfer.models.create import create_model
 from edgexfer.models.normalise import PixelModel
-from edgexfer.models.store import save_model
+from edgexfer.models.store import load_model, save_model
 from edgexfer.recipe import DataSection
 
 NAME = "resnet8"
@@ -81,4 +83,41 @@ def make_run(place: Path, *, epochs: int = 3) -> Path:
         dataset.fingerprint,
     )
     write_json(place / INFO, encode(info))
+    return place
+
+
+def stretched_run(run: Path, place: Path, *, mendable: bool, factor: float = 1e4) -> Path:
+    """Copy a run and stretch channels: the same model in FP32, rubble in plain INT8.
+
+    Args:
+        run: what to copy.
+        place: where to.
+        mendable: stretch one channel between two convolutions, which equalisation takes back; else
+            one channel of every residual sum, which is fed to more than half of all layers.
+        factor: by how much.
+    """
+    shutil.copytree(run, place)
+    model, card = load_model(run)
+    parts: dict[str, Any] = dict(model.named_modules())
+    before, after = ["layer1.0.bn1"], ["layer1.0.conv2"]
+    if not mendable:
+        before = ["bn1"] + [f"layer{i}.0.bn2" for i in (1, 2, 3)]
+        before += [f"layer{i}.0.downsample.1" for i in (2, 3)]
+        after = [f"layer{i}.0.conv1" for i in (1, 2, 3)]
+        after += [f"layer{i}.0.downsample.0" for i in (2, 3)] + ["fc"]
+    with torch.no_grad():
+        for name in before:
+            parts[name].weight[0] *= factor
+            parts[name].bias[0] *= factor
+        for name in after:
+            parts[name].weight[:, 0] /= factor
+    save_model(
+        place,
+        model,
+        name=card.name,
+        classes=card.classes,
+        preprocess=card.preprocess,
+        origin=card.origin,
+        options=card.options,
+    )
     return place

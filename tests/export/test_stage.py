@@ -10,12 +10,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from edgexfer.backends.openvino import lacks
 from edgexfer.core.bundle import Manifest, get_artefact, verify_files
@@ -24,11 +22,11 @@ from edgexfer.core.files import read_json, write_json
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import INFO
 from edgexfer.export.stage import export
-from edgexfer.models.store import load_model, save_model
 from edgexfer.profiles import find_profile, to_yaml
 from edgexfer.quantize.qdq import check_qdq
 from edgexfer.recipe import ExportSection
 from tests.export.conftest import TARGETS
+from tests.export.digits import stretched_run
 
 # One image of sixty is more than a point.
 ONE = ExportSection(
@@ -237,24 +235,7 @@ def test_progress_shows_the_parts_and_seconds_are_kept(run: Path, tmp_path: Path
 
 
 def test_a_drop_beyond_the_limit_leaves_nothing(run: Path, tmp_path: Path) -> None:
-    """One channel ten thousand times the others: the same model in FP32, rubble in INT8."""
-    stretched = tmp_path / "run"
-    shutil.copytree(run, stretched)
-    model, card = load_model(run)
-    block: Any = next(m for m in model.modules() if hasattr(m, "conv2") and hasattr(m, "bn1"))
-    with torch.no_grad():
-        block.bn1.weight[0] *= 1e4
-        block.bn1.bias[0] *= 1e4
-        block.conv2.weight[:, 0] /= 1e4
-    save_model(
-        stretched,
-        model,
-        name=card.name,
-        classes=card.classes,
-        preprocess=card.preprocess,
-        origin=card.origin,
-        options=card.options,
-    )
+    stretched = stretched_run(run, tmp_path / "run", mendable=False)
     with pytest.raises(ParityError) as caught:
         export(stretched, ONE, tmp_path / "bundle")
     assert "x86-onnxruntime int8 loses" in caught.value.what

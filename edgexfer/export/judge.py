@@ -1,0 +1,74 @@
+"""Judging INT8 files against FP32 on images held out, so that none is chosen by the test images."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from edgexfer.bench.accuracy import predict
+from edgexfer.bench.compare import compare
+from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.core.stats import paired_drop
+from edgexfer.export.parity import INT8, Float32
+from edgexfer.quantize.calibration import HeldOut
+from edgexfer.quantize.search import Verdict
+
+# TensorRT builds engines on the device alone; here ONNX Runtime runs the file they are built from.
+STAND_IN = {"tensorrt": "onnxruntime"}
+_PIXELS_AT_ONCE = 32 * 64 * 64
+
+
+class HeldOutJudge:
+    """Says of an INT8 file what it loses against the FP32 file on images held out."""
+
+    def __init__(
+        self,
+        model: Path,
+        held_out: HeldOut,
+        preprocess: Preprocess,
+        profile: HardwareProfile,
+        max_drop: float,
+    ) -> None:
+        """Run the FP32 model.
+
+        Args:
+            model: FP32 ONNX file.
+            held_out: the images.
+            preprocess: the model's.
+            profile: the target, whose runtime is asked.
+            max_drop: most accuracy that may be lost, in points. Half of it is allowed here, as
+                what is chosen on some images loses more on others.
+        """
+        self._held_out, self._preprocess, self._profile = held_out, preprocess, profile
+        self._allowed = max_drop / 2
+        self._reference = self._run(model, "onnxruntime", Plan())
+
+    def __call__(self, file: Path) -> Verdict:
+        """Run an INT8 file and compare it."""
+        runtime = STAND_IN.get(self._profile.backend, self._profile.backend)
+        plan = Plan("int8")
+        if runtime == self._profile.backend:
+            plan = Plan("int8", device=self._profile.device, options=self._profile.options)
+        found = self._run(file, runtime, plan)
+        difference = compare(self._reference, found)
+        drop = paired_drop(self._right(self._reference), self._right(found)).drop_pt
+        passed = (
+            drop <= self._allowed
+            and difference.at_least(INT8["sqnr_db"])
+            and difference.agreement_pct >= INT8["agreement_pct"]
+        )
+        return Verdict(passed, difference.sqnr_db, difference.agreement_pct, drop)
+
+    def _run(self, file: Path, runtime: str, plan: Plan) -> Float32:
+        height, width = self._preprocess.size
+        batch = max(1, _PIXELS_AT_ONCE // (height * width))
+        with closing(get_backend(runtime).load(file, plan)) as session:
+            logits: Float32 = predict(session, self._held_out.images, self._preprocess, batch)
+        return logits
+
+    def _right(self, logits: Float32) -> list[bool]:
+        found: Any = logits.argmax(axis=1) == self._held_out.labels
+        return [bool(item) for item in found]
