@@ -50,6 +50,18 @@ def compare(reference: Any, other: Any) -> Difference:
     return Difference(len(y), _sqnr_db(y, noise), float(np.abs(noise).max()), agreement)
 
 
+def ratio_db(reference: Any, other: Any) -> float:
+    """Return 20·log10(‖y‖₂ / ‖y - ŷ‖₂) of two arrays of one size, whatever their shapes.
+
+    Equal arrays give 1000 dB; arrays of two sizes, and values that are not finite, give -1000 dB.
+    """
+    if reference.size != other.size or not np.isfinite(other).all():
+        return -_EXTREME_DB
+    signal = reference.astype(np.float64).ravel()
+    found = _sqnr_db(signal, signal - other.ravel())
+    return _EXTREME_DB if found is None else found
+
+
 _EXTREME_DB = 1000.0
 
 

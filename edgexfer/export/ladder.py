@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from functools import cache
 from pathlib import Path
 
@@ -107,6 +108,7 @@ class Ladder:
             preprocess: of the model's own card.
         """
         self._reference = reference_logits(model, preprocess, self._probe)
+        self._where = partial(localise, model, preprocess, self._probe)
 
     def score(self) -> Reference:
         """Return how many evaluation images the trained model has right."""
@@ -124,7 +126,7 @@ class Ladder:
             plan = Plan(options={"graph_optimization": level})
             found = self._run(file, "onnxruntime", plan).found
             rung = float_rung(name, "torch fp32", self._reference, found, EXACT)
-            self.rungs.append(require(rung))
+            self.rungs.append(require(rung, where=partial(self._where, file)))
 
     def climb(self, profile: HardwareProfile, precision: str) -> Artefact:
         """Make one artefact, check it, and write its golden outputs.
@@ -142,7 +144,12 @@ class Ladder:
             lowered, ran, rung = self._tune(profile, lowered, ran, rung)
         trainable = quantized and profile.quantization.scheme == "qdq"
         self.rungs.append(
-            require(rung, quantized=quantized, trainable_for=profile.name if trainable else None)
+            require(
+                rung,
+                quantized=quantized,
+                trainable_for=profile.name if trainable else None,
+                where=partial(self._where, lowered.files[0]),
+            )
         )
         self._passed.add(lowered.files[0])
         name = f"{profile.name}-{precision}"
@@ -201,7 +208,7 @@ class Ladder:
             return
         found = self._run(file, "onnxruntime", Plan()).found
         rung = float_rung(name, "torch fp32", self._reference, found, EXACT)
-        self.rungs.append(require(rung))
+        self.rungs.append(require(rung, where=partial(self._where, file)))
 
     def _run(self, file: Path, runtime: str, plan: Plan) -> _Ran:
         if runtime == "onnxruntime":

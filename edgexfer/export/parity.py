@@ -23,6 +23,7 @@ Limits, and why they are such:
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -253,7 +254,13 @@ def _gated(
     return with_accuracy(rung, probe, reference, found)
 
 
-def require(rung: Rung, *, quantized: bool = True, trainable_for: str | None = None) -> Rung:
+def require(
+    rung: Rung,
+    *,
+    quantized: bool = True,
+    trainable_for: str | None = None,
+    where: Callable[[Rung], str] | None = None,
+) -> Rung:
     """Return a rung that passed.
 
     Args:
@@ -261,12 +268,14 @@ def require(rung: Rung, *, quantized: bool = True, trainable_for: str | None = N
         quantized: whether calibration images made it, more of which the mend then offers.
         trainable_for: the target whose INT8 a student can be trained for, which the mend then
             offers; ``None`` where it cannot.
+        where: says of a failed rung where it differs first; not asked of one that passed.
 
     Raises:
         ParityError: it did not; with the rung, what was measured, the limits and the mend.
     """
     if rung.passed:
         return rung
+    place = f"; {where(rung)}" if where is not None else ""
     limit = rung.limits.get("drop_pt")
     offer = f"distil with --qat-for {trainable_for}, " if trainable_for else ""
     if quantized:
@@ -275,7 +284,7 @@ def require(rung: Rung, *, quantized: bool = True, trainable_for: str | None = N
         raise ParityError(
             f"parity: {rung.name} loses {rung.drop_pt:.2f} points of top-1 accuracy "
             f"(95 % interval {rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}, n={rung.n}), "
-            f"the limit is {limit:g}",
+            f"the limit is {limit:g}{place}",
             f"{offer}allow more (--max-drop), or export with --precision fp32",
         )
     sqnr = "equal" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f} dB"
@@ -286,7 +295,8 @@ def require(rung: Rung, *, quantized: bool = True, trainable_for: str | None = N
         fix = "choose another architecture or target, and report this one with the model's name"
     raise ParityError(
         f"parity: {rung.name} differs from {rung.against}: {sqnr}, largest difference "
-        f"{rung.max_abs:.3g}, agreement {rung.agreement_pct:.1f} %, n={rung.n} (limits: {limits})",
+        f"{rung.max_abs:.3g}, agreement {rung.agreement_pct:.1f} %, n={rung.n} (limits: {limits})"
+        f"{place}",
         fix,
     )
 
