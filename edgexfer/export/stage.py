@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
 from edgexfer.export.decide import attempt, decide, drop_losers
+from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering, wanted_precisions
 from edgexfer.export.parity import Probe, synthetic_images
@@ -220,6 +222,13 @@ def _open(source: _Source) -> Dataset:
             f"{source.run}: its data {dataset.spec} has changed since the training",
             "restore the data, or train again",
         )
+    for i, (here, there) in enumerate(zip_longest(source.card.classes, dataset.classes)):
+        if here != there:
+            raise RunError(
+                f"{source.run}: class map: output {i} is {here!r} to the model's card and "
+                f"{there!r} to the data it was trained with",
+                "copy the run again from where it was trained, or train again",
+            )
     return dataset
 
 
@@ -228,13 +237,14 @@ def _write_images(folder: Path, dataset: Dataset, source: _Source) -> tuple[Prob
     from edgexfer.data.images import sample
 
     preprocess = source.card.preprocess
-    images, labels, _ = sample(
+    images, labels, keys = sample(
         dataset,
         "test",
         source.section.evaluation_images,
         preprocess,
         allow_quarantined=DataSection(**source.info.data).allow_quarantined,
     )
+    check_images(dataset, "test", keys, images, labels, preprocess)
     (folder / "evaluation").mkdir()
     np.save(folder / "evaluation/images.npy", images)
     np.save(folder / "evaluation/labels.npy", labels)
