@@ -73,9 +73,10 @@ def make_bundle(
     """
     (folder / "data").mkdir(parents=True)
     chance = np.random.default_rng(0)
-    np.save(folder / "data/golden.npy", _pixels(chance, 4))
+    pixels = _pixels(chance, max(images, 4))
+    np.save(folder / "data/golden.npy", pixels[:4])
     if images:
-        np.save(folder / "data/images.npy", _pixels(chance, images))
+        np.save(folder / "data/images.npy", pixels[:images])
         np.save(folder / "data/labels.npy", chance.integers(0, len(LABELS), images))
     artefacts = tuple(_artefact(folder, kind, golden) for kind in kinds)
     profiles = {}

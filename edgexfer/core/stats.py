@@ -115,6 +115,17 @@ def samples_needed(q: float, alpha: float = 0.01) -> int:
     return math.ceil(math.log(alpha) / math.log(q))
 
 
+def binomial_at_most(n: int, k: int, p: float) -> float:
+    """Return how probable it is that of ``n`` tries at most ``k`` succeed, each with chance ``p``.
+
+    Args:
+        n: tries.
+        k: successes, at least 0.
+        p: between 0 and 1, neither included.
+    """
+    return math.fsum(_binomial(n, i, p) for i in range(min(k, n) + 1))
+
+
 def _binomial(n: int, k: int, p: float) -> float:
     log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
