@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.judge import STAND_IN, HeldOutJudge
+from edgexfer.export.localise import localise
 from edgexfer.export.lower import Lowered, Lowering
 from edgexfer.export.parity import (
     EXACT,
