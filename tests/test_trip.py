@@ -110,7 +110,14 @@ def test_the_cifar10_recipe_on_a_few_hundred_images(shared_data: Path, tmp_path:
     ]
     recipe = load_recipe(ROOT / "examples" / "cifar10" / "recipe.yaml", overrides)
     trip = run_recipe(recipe, tmp_path / "trip")
-    assert len(trip.records) == 5
+    # Which CPU has bf16 is no business of the recipe.
+    assert {p.stem for p in trip.records} - {"x86-openvino-bf16"} == {
+        "x86-onnxruntime-fp32",
+        "x86-onnxruntime-int8",
+        "x86-openvino-fp32",
+        "x86-openvino-int8",
+        "x86-torch-fp32",
+    }
     assert read_run(trip.path / "student").result["test"]["n"] == 600
 
 
