@@ -26,22 +26,39 @@ from edgexfer.recipe import ExportSection
     "--out", type=click.Path(path_type=Path), help="Folder of the bundle.  [default: RUN-bundle]"
 )
 @section_options(ExportSection, leave_out=("targets",))
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say what INT8 does to each layer, as a table and in OUT.explain/, also where it fails.",
+)
 @json_option
-def command(run: Path, target: str, out: Path | None, as_json: bool, **given: Any) -> None:
+def command(
+    run: Path, target: str, out: Path | None, explain: bool, as_json: bool, **given: Any
+) -> None:
     """Export a run for its targets; every hop is compared with the one before.
 
     A hop that fails stops the export: the error says which, by how much, and what to do; no bundle
-    is left behind.
+    is left behind. An INT8 that loses too much is searched for before: other ranges, equalised
+    layers and corrected biases, the fewest layers in float.
 
     Examples:
       edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle
       edgexfer export runs/student --target jetson --max-drop 0.5 --out bundle
+      edgexfer export runs/student --target jetson --precision int8 --explain
       edgexfer profiles list
     """
     from edgexfer.cli.show import show_manifest
     from edgexfer.core.progress import Progress
+    from edgexfer.export.explain import explanation_folder, read_explanations, to_text
     from edgexfer.export.stage import export
 
     section = make_section(ExportSection, given, targets=split_targets(target))
     place = out or beside(run, "-bundle")
-    show_manifest(place, export(run, section, place, progress=Progress), as_json=as_json)
+    try:
+        manifest = export(run, section, place, progress=Progress, explain=explain)
+    finally:
+        if explain:
+            # On stderr, as it is there for a refused export too, which prints nothing else.
+            for found in read_explanations(explanation_folder(place)):
+                click.echo(to_text(found), err=True)
+    show_manifest(place, manifest, as_json=as_json)

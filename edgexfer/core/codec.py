@@ -7,11 +7,14 @@ validated on the host with pydantic over the same dataclasses, which reports all
 from __future__ import annotations
 
 import dataclasses
+import types
 from typing import Any, Dict, List, Literal, Tuple, Type, TypeVar, Union, get_type_hints
 
 from edgexfer.core.errors import InputError, nearest
 
 T = TypeVar("T")
+# What ``X | None`` is from Python 3.10 on.
+_UNION_TYPES = tuple(getattr(types, name) for name in ("UnionType",) if hasattr(types, name))
 
 
 def encode(value: Any) -> Any:
@@ -46,7 +49,7 @@ def _decode(kind: Any, value: Any, where: str, key: str) -> Any:
     origin = getattr(kind, "__origin__", None)
     if kind is Any:
         return value
-    if origin is Union:
+    if origin is Union or isinstance(kind, _UNION_TYPES):
         return _decode_union(kind, value, where, key)
     if origin is Literal:
         _expect(value in kind.__args__, " or ".join(map(repr, kind.__args__)), value, where, key)

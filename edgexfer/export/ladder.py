@@ -20,9 +20,10 @@ from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
+from edgexfer.export.explain import explain, write_explanation
 from edgexfer.export.judge import STAND_IN, HeldOutJudge
 from edgexfer.export.localise import localise
-from edgexfer.export.lower import Lowered, Lowering
+from edgexfer.export.lower import Lowered, Lowering, Tuned
 from edgexfer.export.parity import (
     EXACT,
     HALF,
@@ -39,7 +40,7 @@ from edgexfer.export.parity import (
     with_accuracy,
 )
 from edgexfer.quantize.calibration import HeldOut
-from edgexfer.quantize.search import Found
+from edgexfer.quantize.search import Found, Step
 from edgexfer.recipe import ExportSection
 
 MAX_DROP_PT = 1.0
@@ -78,6 +79,7 @@ class Ladder:
         probe: Probe,
         max_drops: Mapping[str, float],
         held_out: Callable[[], HeldOut],
+        explained: Path | None = None,
     ) -> None:
         """Write the golden images.
 
@@ -87,8 +89,9 @@ class Ladder:
             probe: what every hop is fed with.
             max_drops: for each target the most accuracy that BF16 and INT8 may lose, in points.
             held_out: draws the images that INT8 is searched with, where it must be.
+            explained: folder for an explanation of each INT8; ``None`` makes none.
         """
-        self._held_out = cache(held_out)
+        self._held_out, self._explained = cache(held_out), explained
         self._folder, self._lowering, self._probe = folder, lowering, probe
         self._max_drops = max_drops
         self.rungs: list[Rung] = []
@@ -140,8 +143,20 @@ class Ladder:
         lowered = self._lowering.make(profile, precision)
         ran, rung = self._compare(lowered, profile, precision)
         quantized = precision == "int8"
+        first, found = rung, None
         if quantized and not rung.passed:
-            lowered, ran, rung = self._tune(profile, lowered, ran, rung)
+            found = self._tune(profile)
+        if found is not None:
+            if lowered.files[0] not in self._passed:
+                self._lowering.discard(lowered)
+            lowered = found.lowered
+            ran, rung = self._compare(lowered, profile, precision)
+            rung = replace(
+                rung, notes=(*rung.notes, *_account(first, found.found, self._held_out()))
+            )
+        if quantized and self._explained is not None:
+            steps = found.found.steps if found is not None else ()
+            self._explain(self._explained, profile, (first, rung), steps)
         trainable = quantized and profile.quantization.scheme == "qdq"
         self.rungs.append(
             require(
@@ -182,22 +197,24 @@ class Ladder:
         ran = self._run(lowered.files[0], runtime, plan)
         return ran, self._rung(profile, precision, runtime, ran.found)
 
-    def _tune(
-        self, profile: HardwareProfile, lowered: Lowered, ran: _Ran, rung: Rung
-    ) -> tuple[Lowered, _Ran, Rung]:
-        """Search for an INT8 that loses less than one that was refused; the best is returned."""
+    def _tune(self, profile: HardwareProfile) -> Tuned | None:
+        """Search for an INT8 that loses less than one that was refused."""
         limit = self._max_drops[profile.name]
-        held_out = self._held_out()
         base, preprocess = self._lowering.base(profile).files[0], self._probe.preprocess
-        judge = HeldOutJudge(base, held_out, preprocess, profile, limit)
-        tuned = self._lowering.tune(profile, judge, limit)
-        if tuned is None:
-            return lowered, ran, rung
-        if lowered.files[0] not in self._passed:
-            self._lowering.discard(lowered)
-        ran, better = self._compare(tuned.lowered, profile, "int8")
-        notes = (*better.notes, *_account(rung, tuned.found, held_out))
-        return tuned.lowered, ran, replace(better, notes=notes)
+        judge = HeldOutJudge(base, self._held_out(), preprocess, profile, limit)
+        return self._lowering.tune(profile, judge, limit)
+
+    def _explain(
+        self,
+        folder: Path,
+        profile: HardwareProfile,
+        rungs: tuple[Rung, Rung],
+        steps: Sequence[Step],
+    ) -> None:
+        with self._lowering.whole(profile) as whole:
+            files = (self._lowering.base(profile).files[0], whole)
+            images = self._lowering.images()
+            write_explanation(folder, explain(files, profile, images, rungs, steps))
 
     def _check_lowered(self, profile: HardwareProfile) -> None:
         """Compare the FP32 file in the operators of a target's parser with the model, once."""

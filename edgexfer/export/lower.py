@@ -6,7 +6,9 @@ asked by the ladder in ``parity.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +193,7 @@ class Lowering:
 
         base = self.onnx()
         get_backend("openvino")  # says what to install, before NNCF fails on the import
-        scheme = quantize_nncf(base.files[0], out, self._images(), profile.quantization)
+        scheme = quantize_nncf(base.files[0], out, self.images(), profile.quantization)
         tools = (*base.tools, "openvino", "nncf")
         return Lowered((out, out.with_suffix(".bin")), tools, base.files[0], scheme)
 
@@ -204,7 +206,7 @@ class Lowering:
         scheme = quantize_qdq(
             base.files[0],
             out,
-            self._images(),
+            self.images(),
             profile.quantization,
             restricted=restricted,
             trained=self._trained.activations if self._trained and suits else None,
@@ -236,6 +238,25 @@ class Lowering:
             self._made[key] = self._tuned[key].lowered
         return self._tuned[key]
 
+    @contextmanager
+    def whole(self, profile: HardwareProfile) -> Iterator[Path]:
+        """Hand out a Q/DQ file with the target's quantization and every node of the FP32 file.
+
+        Raises:
+            BackendError: the model cannot be quantized.
+        """
+        from edgexfer.quantize.observe import extremes
+        from edgexfer.quantize.qdq import Placed, write_qdq
+
+        base = self.base(profile).files[0]
+        placed = Placed(profile.quantization, is_restricted(profile), whole=True)
+        trained = self._trained if self._trained and self._trained.suit(profile) else None
+        ranges = trained.activations if trained else None
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "whole.onnx"
+            write_qdq(base, out, extremes(base, self.images()), placed, trained=ranges)
+            yield out
+
     def discard(self, lowered: Lowered) -> None:
         """Delete the files of one that was refused; asked for again, it is made again."""
         for file in lowered.files:
@@ -247,7 +268,7 @@ class Lowering:
 
         before = self.make(profile, "int8")
         base = self.base(profile)
-        found = find_int8(base.files[0], out, profile, self._images(), judge)
+        found = find_int8(base.files[0], out, profile, self.images(), judge)
         scheme = found.scheme + self._between(out, profile)
         files = tuple(out.with_suffix(file.suffix) for file in before.files)
         return Tuned(replace(before, files=files, scheme=scheme), found)
@@ -263,7 +284,8 @@ class Lowering:
         check_qdq(out, strict=True)
         return ", fp16 between"
 
-    def _images(self) -> Calibration:
+    def images(self) -> Calibration:
+        """Return the images that calibrate INT8."""
         assert self._calibration is not None, "int8 is made from calibration images"
         return self._calibration
 

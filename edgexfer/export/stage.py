@@ -27,7 +27,7 @@ from edgexfer.core.bundle import (
     seal,
 )
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import RecipeError, RunError
+from edgexfer.core.errors import BundleError, RecipeError, RunError
 from edgexfer.core.files import fingerprint, write_json
 from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
@@ -35,6 +35,7 @@ from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
 from edgexfer.export.decide import attempt, decide, drop_losers
+from edgexfer.export.explain import clear_explanations, explanation_folder
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering, wanted_precisions
@@ -80,6 +81,7 @@ def export(
     out: Path,
     *,
     progress: ProgressFactory | None = None,
+    explain: bool = False,
 ) -> Manifest:
     """Make a bundle: lower, quantize, compare every hop with the one before, seal.
 
@@ -90,6 +92,7 @@ def export(
         section: targets, precision, limits.
         out: folder of the bundle; it appears only if every rung of the ladder has passed.
         progress: starts a display, such as ``Progress``; ``None`` shows nothing.
+        explain: write beside the bundle what INT8 does to each layer, whether it passes or not.
 
     Returns:
         The manifest that was sealed.
@@ -108,6 +111,7 @@ def export(
     request = _request(source)
     same = find_same(out, request)
     if same is not None:
+        _refuse_unexplained(out, explain)
         return same
     tune_malloc()
     dataset = _open(source)
@@ -121,7 +125,10 @@ def export(
         lowering = Lowering(model, card, folder / "models", calibration, source.trained)
         held_out = partial(_hold_out, dataset, source, calibration, probe)
         drops = max_drops(source.profiles, section)
-        ladder = Ladder(folder, lowering, probe, drops, held_out)
+        explained = explanation_folder(out) if explain else None
+        if explained is not None:
+            clear_explanations(explained)
+        ladder = Ladder(folder, lowering, probe, drops, held_out, explained)
         ladder.stand(model, card.preprocess)
         if any(profile.backend != "torch" for profile in source.profiles):
             ladder.check_onnx()
@@ -160,6 +167,15 @@ def export(
         manifest = replace(manifest, files=_other_files(folder, manifest))
         seal(folder, manifest)
     return manifest
+
+
+def _refuse_unexplained(out: Path, explain: bool) -> None:
+    """Refuse to explain a bundle that was sealed without."""
+    if explain and not explanation_folder(out).is_dir():
+        raise BundleError(
+            f"{out}: was made without an explanation, which is made with the bundle",
+            "delete it, or choose another --out",
+        )
 
 
 class _Steps:

@@ -108,3 +108,19 @@ def test_any_json_is_decoded_or_refused(value: Any) -> None:
             decode(Outer, {**GOOD, key: value}, "f")
         except InputError as error:
             assert key in error.what
+
+
+@dataclass(frozen=True)
+class Modern:
+    ratio: float | None
+    inner: Inner | None = None
+
+
+@pytest.mark.parametrize("modern", [Modern(None), Modern(1.5), Modern(2.0, Inner("n"))])
+def test_unions_may_be_written_with_a_bar(modern: Modern) -> None:
+    assert decode(Modern, encode(modern), "f.json") == modern
+
+
+def test_a_wrong_member_of_such_a_union_is_refused() -> None:
+    with pytest.raises(InputError, match=r"f\.json: ratio is 'much'"):
+        decode(Modern, {"ratio": "much"}, "f.json")
