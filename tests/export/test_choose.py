@@ -98,6 +98,15 @@ def test_a_tie_of_one_size_goes_to_the_more_exact() -> None:
     )
 
 
+def test_a_choice_on_a_restless_machine_says_so() -> None:
+    tried = [passed("fp32"), passed("int8")]
+    choice = choose(ORT, NET, tried, times(ORT.name, fp32=(1.0, 1.1, 6.1), int8=(2.0, 2.1, 2.2)))
+    assert choice.chosen == "fp32"
+    assert choice.verdict.endswith(
+        "FP32 chosen; on a restless machine, where processes differ 6.1 times"
+    )
+
+
 def test_what_missed_its_limit_is_left_out_with_the_reason() -> None:
     refused = Tried("int8", outcome="refused", reason="x int8 loses 2.50 points")
     choice = choose(ORT, NET, [passed("fp32"), refused], Measurement({}))

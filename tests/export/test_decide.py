@@ -27,13 +27,13 @@ from edgexfer.core.errors import BackendError, ParityError
 from edgexfer.core.fastest import Timed, fastest, speed_ratio
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.profile import Fact, HardwareProfile
-from edgexfer.export.choose import Tried
+from edgexfer.export.choose import Measurement, Tried
 from edgexfer.export.decide import decide
 from edgexfer.export.ladder import Ladder
-from edgexfer.export.measure import elsewhere
+from edgexfer.export.measure import elsewhere, measure
 from edgexfer.export.stage import export
 from edgexfer.profiles import find_profile
-from edgexfer.recipe import ExportSection
+from edgexfer.recipe import BenchSection, ExportSection
 from tests.export.mobile import NAME, mobile_run
 
 AUTO = ExportSection(
@@ -45,7 +45,8 @@ x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="its target is x
 def agrees_with_its_times(place: Path, manifest: Manifest, choice: Choice) -> None:
     """Hold a verdict against the latencies that it is recorded with."""
     by_precision = {c.precision: c for c in choice.candidates}
-    assert all(len(c.medians_ns) == 3 for c in choice.candidates)
+    # Three processes, and three more where the machine was restless.
+    assert {len(c.medians_ns) for c in choice.candidates} <= {3, 6}
     assert choice.measured_on == facts()["cpu"]
     timed = {
         p: Timed(p, by_precision[p].medians_ns, by_precision[p].size_bytes or 0)
@@ -219,6 +220,28 @@ def test_which_targets_are_this_machine() -> None:
     assert elsewhere(replace(here, facts=foreign)) == (
         f"it is for Example CPU, this machine has {cpu}"
     )
+
+
+def test_a_disturbed_measurement_is_made_once_more(
+    tmp_path: Path, bundle: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = [(1.0, 1.1, 2.0), (1.0, 1.0, 1.1)]
+    seeds = []
+
+    def bench(folder: Path, targets: object, section: BenchSection) -> Measurement:
+        assert (folder / "manifest.json").is_file()
+        each = rounds[len(seeds)]
+        seeds.append(section.seed)
+        return Measurement({"a": each}, "Example CPU", (f"{len(seeds)} of 3 were busy",))
+
+    monkeypatch.setattr("edgexfer.export.measure._bench", bench)
+    found = measure(tmp_path, bundle[1], ["x86-onnxruntime"])
+    assert seeds == [0, 1]
+    assert found.medians_ns == {"a": (*rounds[0], *rounds[1])}
+    assert found.doubts == ("1 of 3 were busy",)
+    assert not list(tmp_path.iterdir())
+    rounds[:] = rounds[1:] * 4
+    assert len(measure(tmp_path, bundle[1], ["x86-onnxruntime"]).medians_ns["a"]) == 3
 
 
 def test_a_bundle_from_before_the_choice_is_read(bundle: tuple[Path, Manifest]) -> None:
