@@ -93,8 +93,12 @@ def draw_calibration(
     notes = []
     if copies:
         notes.append(f"{copies} training images left out: copies of test images")
-    absent = sorted(set(range(len(dataset.classes))) - set(labels.tolist()))
-    if absent:
+    present = set(labels.tolist())
+    absent = sorted(set(range(len(dataset.classes))) - present)
+    if absent and len(present) == 1:
+        only = dataset.classes[present.pop()]
+        notes.append(f"one class alone calibrates, {only}: INT8 may be off on all others")
+    elif absent:
         names = ", ".join(dataset.classes[i] for i in absent[:5])
         more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         notes.append(f"no calibration image of class {names}{more}: draw more")

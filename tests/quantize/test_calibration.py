@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
+from edgexfer.bench.accuracy import predict
 from edgexfer.bench.feed import normalise
+from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import DataError
+from edgexfer.core.profile import Quantization
 from edgexfer.data.dataset import Dataset, open_dataset
 from edgexfer.data.images import sample
 from edgexfer.quantize.calibration import (
@@ -18,6 +24,7 @@ from edgexfer.quantize.calibration import (
     leave_out,
     refuse_shared,
 )
+from edgexfer.quantize.qdq import quantize_qdq
 from tests.export.digits import PREPROCESS, measured_images
 from tests.pictures import write_folder
 
@@ -112,3 +119,47 @@ def test_copies_of_any_test_image_are_left_out_though_it_is_not_measured(tmp_pat
     assert "train/red/05.png" not in drawn.keys
     assert len(drawn) == len(dataset.splits["train"]) - 1
     assert "copies of test images" in drawn.notes[0]
+
+
+def test_a_set_of_one_class_is_marked(digits: Dataset) -> None:
+    train = digits.splits["train"]
+    drawn = draw_calibration(digits, 1, PREPROCESS, measured=NONE)
+    assert len(drawn) == 1
+    labels = dict(zip(train.keys, train.labels, strict=True))
+    only = digits.classes[labels[drawn.keys[0]]]
+    note = f"one class alone calibrates, {only}: INT8 may be off on all others"
+    assert drawn.notes == (note,)
+    assert drawn.summary()["notes"] == [note]
+
+
+def test_count_and_hash_of_the_pixels_are_recorded(digits: Dataset) -> None:
+    drawn = draw_calibration(digits, 30, PREPROCESS, measured=NONE)
+    found = drawn.summary()
+    assert (found["split"], found["n"]) == ("train", 30)
+    assert found["sha256"] == hashlib.sha256(drawn.images.tobytes()).hexdigest()
+    other = dataclasses.replace(drawn, images=drawn.images[::-1])
+    assert other.summary()["sha256"] != found["sha256"]
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_constant_images_and_dead_channels_give_positive_scales(
+    fp32: Path, tmp_path: Path, restricted: bool
+) -> None:
+    proto = onnx.load(fp32)
+    dead = next(n for n in proto.graph.node if n.op_type == "Conv").input[1:]
+    for tensor in proto.graph.initializer:
+        if tensor.name in dead:
+            values = numpy_helper.to_array(tensor).copy()
+            values[:3] = 0
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, tmp_path / "dead.onnx")
+    black = Calibration(np.zeros((4, 16, 16, 3), np.uint8), PREPROCESS, tuple("abcd"))
+    place = tmp_path / "int8.onnx"
+    scheme = Quantization(activations="int8" if restricted else "uint8")
+    quantize_qdq(tmp_path / "dead.onnx", place, black, scheme, restricted=restricted)
+    scales = [t for t in onnx.load(place).graph.initializer if t.name.endswith("_scale")]
+    assert scales
+    assert all((numpy_helper.to_array(scale) > 0).all() for scale in scales)
+    session = get_backend("onnxruntime").load(place, Plan(precision="int8", threads=1))
+    images, _ = measured_images(4)
+    assert np.isfinite(predict(session, images, PREPROCESS)).all()
