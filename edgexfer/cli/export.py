@@ -39,7 +39,9 @@ def command(
 
     A hop that fails stops the export: the error says which, by how much, and what to do; no bundle
     is left behind. An INT8 that loses too much is searched for before: other ranges, equalised
-    layers and corrected biases, the fewest layers in float.
+    layers and corrected biases, the fewest layers in float. With --precision auto, one that still
+    loses too much is left out, the others are timed where the target is this machine, and FP32 and
+    the fastest stay.
 
     Examples:
       edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle

@@ -226,7 +226,7 @@ def test_a_disturbed_measurement_is_made_once_more(
     tmp_path: Path, bundle: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = [(1.0, 1.1, 2.0), (1.0, 1.0, 1.1)]
-    seeds = []
+    seeds: list[int] = []
 
     def bench(folder: Path, targets: object, section: BenchSection) -> Measurement:
         assert (folder / "manifest.json").is_file()
