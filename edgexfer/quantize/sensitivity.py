@@ -7,11 +7,10 @@ node before it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -143,16 +142,6 @@ def logits_of(proto: ModelProto, images: Calibration, name: str) -> Float32:
     """
     rows = [found[0] for found in run_batches(proto, images, name)]
     return np.concatenate(rows).astype(np.float32, copy=False)
-
-
-def signal_to_noise(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float | None:
-    """Return 20·log10(‖y‖₂ / ‖y - ŷ‖₂) of two tensors in dB; ``None`` where they are equal."""
-    y = wanted.astype(np.float64).ravel()
-    lost = float(np.linalg.norm(y - found.astype(np.float64).ravel()))
-    power = float(np.linalg.norm(y))
-    if lost == 0.0:
-        return None
-    return 20.0 * math.log10(power / lost) if power > 0.0 else -EQUAL_DB
 
 
 def _float_source(node: NodeProto | None, makers: dict[str, NodeProto]) -> str | None:

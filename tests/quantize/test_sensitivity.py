@@ -19,7 +19,6 @@ from edgexfer.quantize.sensitivity import (
     logits_of,
     measure_nodes,
     quantized_nodes,
-    signal_to_noise,
 )
 
 SCHEMES = [
@@ -98,10 +97,3 @@ def test_a_scale_that_is_far_too_coarse_is_named(
     taker = next(n for n in onnx.load(fp32).graph.node if n.input[0] == "relu_3")
     assert first.node == taker.name
     assert first.share_pct > 90
-
-
-def test_ratios_of_tensors() -> None:
-    ones = np.ones((2, 3), np.float32)
-    assert signal_to_noise(ones, ones) is None
-    assert signal_to_noise(ones, 1.1 * ones) == pytest.approx(20.0)
-    assert signal_to_noise(0 * ones, ones) == -1000.0
