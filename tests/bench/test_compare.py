@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from edgexfer.bench.compare import compare
+from edgexfer.bench.compare import compare, ratio_db
 
 
 def test_equal_outputs_have_no_noise() -> None:
@@ -46,3 +48,12 @@ def test_silence_is_not_a_signal() -> None:
 def test_shapes_that_cannot_be_compared(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="cannot compare logits of shapes"):
         compare(np.zeros(shapes[0]), np.zeros(shapes[1]))
+
+
+def test_the_ratio_of_arrays_of_any_shape() -> None:
+    y = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    assert ratio_db(y, y.reshape(6, 4)) == 1000.0
+    assert ratio_db(y, y * np.float32(1.5)) == pytest.approx(20 * math.log10(2), abs=1e-5)
+    assert ratio_db(y, y[1:]) == -1000.0
+    assert ratio_db(y, np.full_like(y, np.inf)) == -1000.0
+    assert ratio_db(np.zeros_like(y), y) == -1000.0

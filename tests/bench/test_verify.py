@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgexfer.bench.verify import Finding, verify_bundle
-from edgexfer.core.bundle import FileEntry, read_manifest, seal
+from edgexfer.core.bundle import FileEntry, Reference, read_manifest, seal
 from edgexfer.core.errors import BundleError
 from tests.bundles import reseal
 
@@ -141,3 +141,44 @@ def test_without_golden_outputs_there_is_nothing_to_compare(bundle: Path) -> Non
     reseal(bundle, dataclasses.replace(manifest, artefacts=(bare,)))
     found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
     assert (found.status, found.detail) == ("skipped", "the bundle has no golden outputs for it")
+
+
+def test_names_of_classes_other_than_the_manifest_s_are_a_finding(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    (bundle / "labels.txt").write_text("cat\ndog\nowl\n")
+    reseal(bundle, manifest)
+    assert _by_name(verify_bundle(bundle, HERE))["preprocess"].status == "ok"
+    for names, said in (
+        ("dog\ncat\nowl\n", "output 0 is 'dog' here and 'cat' in the manifest"),
+        ("cat\ndog\n", "output 2 is None here and 'owl' in the manifest"),
+    ):
+        (bundle / "labels.txt").write_text(names)
+        reseal(bundle, manifest)
+        found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
+        assert found.status == "failed"
+        assert found.detail.endswith(f"labels.txt: class map: {said}")
+        assert "export the bundle again" in found.fix
+
+
+def test_golden_images_of_another_export_are_a_finding(bundle: Path) -> None:
+    place = bundle / "data/golden.npy"
+    golden = np.load(place)
+    np.save(place, np.concatenate([golden[:2], 255 - golden[2:]]))
+    reseal(bundle, read_manifest(bundle))
+    found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
+    assert found.status == "failed"
+    assert "golden.npy: image 2 is none of the evaluation images" in found.detail
+
+
+def test_labels_that_the_golden_outputs_never_fit_are_a_finding(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    golden = np.load(bundle / "data/null-fp32.npy").argmax(1)
+    labels = np.load(bundle / "data/labels.npy")
+    scored = dataclasses.replace(manifest, reference=Reference(len(labels), len(labels)))
+    for off, status in ((0, "ok"), (1, "failed")):
+        labels[: len(golden)] = (golden + off) % 3
+        np.save(bundle / "data/labels.npy", labels)
+        reseal(bundle, scored)
+        found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
+        assert found.status == status
+    assert "labels.npy: class map: the golden outputs have 0 of 4 labels right" in found.detail

@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 
 from edgexfer.core.stats import (
     PairedDrop,
+    binomial_at_most,
     images_needed,
     lag1,
     mad,
@@ -305,3 +306,9 @@ def _expected_gain() -> float:
     ease, own = chance.normal(1.0, 1.0, 200_000), chance.normal(0.0, 0.1, 200_000)
     first, second = (1 / (1 + np.exp(-(ease + own + shift))) for shift in (0.1, 0.0))
     return float((first - second).mean())
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.floats(0.01, 0.99))
+def test_the_lower_tail_is_the_binomial_one(n: int, k: int, p: float) -> None:
+    wanted = scipy_stats.binom.cdf(k, n, p)
+    assert binomial_at_most(n, k, p) == pytest.approx(wanted, rel=1e-6, abs=1e-15)
