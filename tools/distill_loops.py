@@ -241,7 +241,11 @@ def _stage(task: Task) -> _Stage:
         augment=pair.augment,
         views=None if task.variant == ONLINE else 1,
     )
-    student = StudentSection(ModelSection(task.student, size=pair.pixels), train=train)
+    # Without this the views of ``fill`` would be answered from the cache here too.
+    kept: Literal["on", "off"] = "off" if task.variant == ONLINE else "on"
+    student = StudentSection(
+        ModelSection(task.student, size=pair.pixels), teacher_cache=kept, train=train
+    )
     dataset = open_data(data)
     built = build_model(student.model, len(dataset.classes), train.seed)
     feed = make_feed(data, dataset, built.preprocess, train)
@@ -252,7 +256,7 @@ def _stage(task: Task) -> _Stage:
 
 
 def _answers(stage: _Stage, engine: Engine) -> CachedTeacher:
-    """Return the teacher as the stage asks it; whether its answers are kept is for ``auto``."""
+    """Return the teacher as the stage asks it."""
     from edgexfer.distill.cache import CachedTeacher
     from edgexfer.distill.cache_plan import plan_cache
 
