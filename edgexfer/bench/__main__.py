@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import List, Optional
 
-from edgexfer.backends.trtexec import TRTEXEC, Timing
+from edgexfer.backends._trtexec import TRTEXEC, Timing
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.device import facts
 from edgexfer.bench.job import Job, Result, import_numpy, read_job, run_job

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from edgexfer.backends._layers import parse_layers
-from edgexfer.backends.trtexec import (
+from edgexfer.backends._trtexec import (
     Files,
     Timing,
     Version,

@@ -7,7 +7,7 @@ which follows the options of TensorRT's own sources; edgexfer has run none of it
 
 from __future__ import annotations
 
-from edgexfer.backends import trtexec
+from edgexfer.backends import _trtexec as trtexec
 from edgexfer.core.backend import Plan
 from edgexfer.core.bundle import Artefact
 from edgexfer.core.preprocess import Preprocess

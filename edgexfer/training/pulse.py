@@ -167,7 +167,8 @@ class Pulse:
             except RuntimeError:
                 # The store is gone; the exchange that fails next will end this process.
                 return
-            if told and not self._noticed and time.monotonic() - told > _GRACE_S:
+            stuck = told is not None and time.monotonic() - told > _GRACE_S
+            if stuck and not self._noticed and not self._closed.is_set():
                 # The main thread is stuck where no signal or error reaches it, and torchrun would
                 # wait for it half a minute. Say where it is stuck.
                 faulthandler.dump_traceback(sys.__stderr__ or 2)

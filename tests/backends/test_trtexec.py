@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgexfer.backends.trtexec import (
+from edgexfer.backends._trtexec import (
     Files,
     LayerTime,
     Log,

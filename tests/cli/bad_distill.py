@@ -143,7 +143,7 @@ def engine_that_cannot(p: Place) -> list[str]:
 def _onnx_of(p: Place) -> Path:
     manifest = json.loads((p.bundle / "manifest.json").read_text())
     files = [f["path"] for a in manifest["artefacts"] for f in a["files"]]
-    return p.bundle / next(f for f in files if f.endswith("fp32.onnx"))
+    return Path(p.bundle, next(str(f) for f in files if f.endswith("fp32.onnx")))
 
 
 def _weights(p: Place) -> str:
