@@ -7,6 +7,8 @@ import random
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,23 @@ def train_in_child(path: Path, **changes: Any) -> int:
         finally:
             os._exit(code)
     return child
+
+
+def in_child(body: Callable[[], None]) -> None:
+    """Run a body that signals its own process in a fork, whose death spares that of the tests."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            body()
+            code = 0
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -144,27 +163,35 @@ def test_a_signal_saves_and_a_resume_changes_no_bit(
     tmp_path: Path, whole: dict[str, bytes], number: signal.Signals
 ) -> None:
     path = tmp_path / "run"
-    with pytest.raises(Interrupted) as caught, make_run(path) as run:
-        job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
-        job.objective = _signal_at_call(job.objective, 2 * 13, number)
-        fit(job)
-    assert caught.value.exit_code == 130
-    assert number.name in caught.value.what
-    assert "after step 13 of 40; the state is saved" in caught.value.what
-    assert "same command" in caught.value.fix
-    assert run.info.status == "interrupted"
+
+    def signalled() -> None:
+        with pytest.raises(Interrupted) as caught, make_run(path) as run:
+            job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
+            job.objective = _signal_at_call(job.objective, 2 * 13, number)
+            fit(job)
+        assert caught.value.exit_code == 130
+        assert number.name in caught.value.what
+        assert "after step 13 of 40; the state is saved" in caught.value.what
+        assert "same command" in caught.value.fix
+        assert run.info.status == "interrupted"
+
+    in_child(signalled)
     assert train(path, checkpoint_s=1e9) == whole
 
 
 def test_ctrl_c_in_the_last_validation_is_not_lost(tmp_path: Path, whole: dict[str, bytes]) -> None:
     path = tmp_path / "run"
-    with pytest.raises(Interrupted) as caught, make_run(path) as run:
-        job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
-        per_epoch = 2  # one look at the images' size, one batch
-        last: Any = job.val
-        last.pixels = _signal_at_call(last.pixels, 4 * per_epoch, signal.SIGINT)
-        fit(job)
-    assert "after step 40 of 40; the state is saved" in caught.value.what
+
+    def signalled() -> None:
+        with pytest.raises(Interrupted) as caught, make_run(path) as run:
+            job = make_job(run, **{**SETTINGS, "checkpoint_s": 1e9})
+            per_epoch = 2  # one look at the images' size, one batch
+            last: Any = job.val
+            last.pixels = _signal_at_call(last.pixels, 4 * per_epoch, signal.SIGINT)
+            fit(job)
+        assert "after step 40 of 40; the state is saved" in caught.value.what
+
+    in_child(signalled)
     assert train(path) == whole
 
 
@@ -172,11 +199,15 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(
     tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     path = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt), make_run(path) as run:
-        job = make_job(run, **{**SETTINGS, "checkpoint_s": 0.0})
-        inner = _signal_at_call(job.objective, 26, signal.SIGINT)
-        job.objective = _signal_at_call(inner, 26, signal.SIGINT)
-        fit(job)
+
+    def signalled() -> None:
+        with pytest.raises(KeyboardInterrupt), make_run(path) as run:
+            job = make_job(run, **{**SETTINGS, "checkpoint_s": 0.0})
+            inner = _signal_at_call(job.objective, 26, signal.SIGINT)
+            job.objective = _signal_at_call(inner, 26, signal.SIGINT)
+            fit(job)
+
+    in_child(signalled)
     snapshot, skipped = checkpoint.newest(path)
     assert snapshot is not None and snapshot.step == 12 and not skipped
     assert train(path) == whole
