@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
@@ -55,4 +55,17 @@ def score(logits: Any, labels: Any, split: str, reference: Optional[Any] = None)
         high_pct=100.0 * high,
         agreement_pct=agreement,
         predictions=tuple(int(c) for c in chosen),
+        confidences=confidences(logits),
     )
+
+
+def confidences(logits: Any) -> Tuple[float, ...]:
+    """Return the probability that softmax gives the top-1 class of each image, to four places.
+
+    Empty where a logit is not finite: no probability follows from it.
+    """
+    if not np.isfinite(logits).all():
+        return ()
+    values = np.asarray(logits, dtype=np.float64)
+    top = 1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1)
+    return tuple(round(float(p), 4) for p in top)

@@ -83,6 +83,8 @@ class Accuracy:
         high_pct: upper end of it.
         agreement_pct: share with the same class as the reference predictions; ``None`` without one.
         predictions: the top-1 class of each image, in the bundle's order.
+        confidences: the probability that softmax gives that class, to four places; empty where a
+            logit is not finite.
     """
 
     split: str
@@ -93,6 +95,7 @@ class Accuracy:
     high_pct: float
     agreement_pct: Optional[float]
     predictions: Tuple[int, ...]
+    confidences: Tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -236,8 +236,8 @@ def finish(
 ) -> RunInfo:
     """Measure the trained model on the test images, save it, and mark the run as done.
 
-    The predictions are kept beside it, so that two runs can be compared image by image. What was
-    kept to go on after a kill is removed last.
+    The predictions are kept beside it with their probabilities, so that two runs can be compared
+    image by image, and their calibration told. What was kept to go on after a kill is removed last.
 
     Args:
         run: of the training.
@@ -251,13 +251,15 @@ def finish(
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
         the ends of its 95 % interval.
     """
+    from edgexfer.bench.accuracy import confidences
     from edgexfer.models.store import save_model
     from edgexfer.training.distributed import world
     from edgexfer.training.evaluate import predict_logits
 
     if world().rank != 0:
         return run.info
-    predictions = predict_logits(built.model, built.preprocess, test).argmax(1).tolist()
+    logits = predict_logits(built.model, built.preprocess, test)
+    predictions = logits.argmax(1).tolist()
     labels = test.labels.tolist()
     card = save_model(
         run.path,
@@ -268,7 +270,8 @@ def finish(
         origin=built.origin,
         options=built.options,
     )
-    write_json(run.path / PREDICTIONS, {"labels": labels, "predictions": predictions})
+    kept = {"labels": labels, "predictions": predictions, "confidences": confidences(logits)}
+    write_json(run.path / PREDICTIONS, kept)
     found = {
         "model": built.name,
         "parameters": card.parameters,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgexfer.bench.accuracy import predict, score
+from edgexfer.bench.accuracy import confidences, predict, score
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.stats import wilson
 from tests.bundles import PREPROCESS, SIZE, write_null
@@ -30,3 +30,11 @@ def test_the_score_counts_and_bounds() -> None:
     assert found.agreement_pct == 75.0
     assert found.predictions == (0, 1, 0, 1)
     assert score(logits, np.array([0, 1, 1, 1]), "test").agreement_pct is None
+
+
+def test_confidences_are_the_probabilities_of_softmax() -> None:
+    logits = np.array([[0.0, np.log(3.0)], [1000.0, 0.0], [5.0, 5.0]], dtype=np.float32)
+    assert confidences(logits) == (0.75, 1.0, 0.5)
+    assert score(logits, np.array([0, 0, 0]), "test").confidences == (0.75, 1.0, 0.5)
+    logits[1, 1] = np.nan
+    assert confidences(logits) == ()
