@@ -70,6 +70,8 @@ class TrainSection:
         nesterov: Nesterov's momentum for ``sgd``.
         lr: peak learning rate of the head, for ``batch_size`` as it stands.
         backbone_lr: factor on ``lr`` for pre-trained layers.
+        layer_decay: further factor on ``lr`` for each stage that a layer stands below the head, so
+            that layers near the image move least; 1 for none.
         weight_decay: for weights of two or more dimensions.
         decay_all: let biases and batch norms decay as well.
         schedule: of the learning rate: ``cosine``, or ``step`` (a tenth at each of ``milestones``).
@@ -88,8 +90,9 @@ class TrainSection:
         accumulate: split each step into so many micro-batches.
         precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
             fp32 and what the hardware offers; the choice is kept in the run.
-        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` does so on a
-            GPU, where the training is long and a few timed steps gain by it.
+        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` tries it where the
+            training takes more than a quarter of an hour, and keeps to it where timed steps gain a
+            tenth by it; the choice is kept in the run.
         views: epochs' worth of different augmented views, which later epochs see again in turn, so
             that the teacher's answers to them can be kept; unset gives every epoch its own.
         view_seed: of augmentation; unset takes ``seed``.
@@ -105,6 +108,7 @@ class TrainSection:
     nesterov: bool = True
     lr: Positive = 1e-3
     backbone_lr: NotNegative = 1.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     weight_decay: NotNegative = 0.05
     decay_all: bool = False
     schedule: Literal["cosine", "step"] = "cosine"
@@ -155,9 +159,8 @@ class TeacherSection:
 
     Attributes:
         model: its architecture.
-        strategy: a file of ``transfer/``: ``probe``, ``full``, ``freeze`` or ``scratch``.
-        freeze_until: for ``freeze``: layers up to and with the one of this name stay as they are;
-            unset freezes the whole backbone but its last stage.
+        strategy: a file of ``transfer/``, such as ``probe``, ``freeze``, ``full``, ``scratch``.
+        strategy_options: the strategy's own, by name; ``finetune --list-strategies`` explains them.
         train: how it is trained.
     """
 
@@ -165,7 +168,7 @@ class TeacherSection:
 
     model: ModelSection
     strategy: str = "full"
-    freeze_until: str | None = None
+    strategy_options: dict[str, Any] = field(default_factory=dict)
     train: TrainSection = TrainSection()
 
 

@@ -7,21 +7,42 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import json_option, key_values, make_section, section_options
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
+
+
+def _list_strategies(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
+    """Print each strategy with its options, and end."""
+    del option
+    if not asked:
+        return
+    from edgexfer.cli.strategies import strategy_lines
+
+    click.echo("\n".join(strategy_lines()))
+    ctx.exit()
 
 
 @click.command("finetune")
 @click.option("--data", "path", required=True, help="Folder of class folders, digits, or a .tar.")
 @click.option("--model", required=True, help="A timm name, or resnet20, resnet56, resnet32x4, ...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--strategy", help="probe, full, freeze or scratch.  [default: full]")
-@click.option("--freeze-until", help="With freeze: the last layer that stays as it is.")
+@click.option("--strategy", help="See --list-strategies.  [default: full]")
+@click.option("--option", "options", multiple=True, help="KEY=VALUE of the strategy, repeatable.")
+@click.option(
+    "--list-strategies",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_strategies,
+    help="Explain all strategies and their options.",
+)
 @section_options(ModelSection, leave_out=("name", "options"))
 @section_options(TrainSection)
 @section_options(DataSection, leave_out=("path",))
 @json_option
-def command(path: str, model: str, out: Path, as_json: bool, **given: Any) -> None:
+def command(
+    path: str, model: str, out: Path, options: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
     r"""Fine-tune a teacher and measure it on the test images.
 
     The same command again goes on where it stopped. On several GPUs:
@@ -31,14 +52,21 @@ def command(path: str, model: str, out: Path, as_json: bool, **given: Any) -> No
       edgexfer finetune --data digits --model resnet56 --strategy scratch --out runs/teacher
       edgexfer finetune --data photos/ --model resnet50 --pretrained --out runs/teacher
       edgexfer finetune --data photos/ --model resnet50 --weights resnet50.safetensors \
-          --strategy freeze --epochs 5 --lr 3e-4 --out runs/teacher
+          --strategy freeze --option until=layer2 --epochs 5 --lr 3e-4 --out runs/teacher
+      edgexfer finetune --list-strategies
     """
     from edgexfer.cli.show import show_run
     from edgexfer.transfer.finetune import finetune
 
     architecture = make_section(ModelSection, given, name=model)
     train = make_section(TrainSection, given)
-    teacher = make_section(TeacherSection, given, model=architecture, train=train)
+    teacher = make_section(
+        TeacherSection,
+        given,
+        model=architecture,
+        train=train,
+        strategy_options=key_values(options, "--option"),
+    )
     info = finetune(make_section(DataSection, given, path=path), teacher, out)
     following = f"edgexfer distill --data {path} --teacher {out} --student NAME --out runs/student"
     show_run(out, info, as_json=as_json, following=following)

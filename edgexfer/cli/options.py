@@ -43,7 +43,7 @@ def beside(path: Path, ending: str) -> Path:
 
 def section_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Return a decorator that adds one option per field of a recipe's section."""
-    texts = _attribute_docs(cls)
+    texts = attribute_docs(cls)
     hints = typing.get_type_hints(cls)
 
     def decorate(function: F) -> F:
@@ -72,6 +72,26 @@ def make_section(cls: type[S], given: dict[str, Any], **fixed: Any) -> S:
     names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     taken = {k: v for k, v in given.items() if k in names and v is not None}
     return check_section(cls(**{**taken, **fixed}))
+
+
+def key_values(given: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` options, their values as YAML.
+
+    Raises:
+        RecipeError: one is not of that form, or a key comes twice.
+    """
+    from edgexfer.core.errors import RecipeError
+    from edgexfer.yamlio import parse_value
+
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"{flag} {text}: is not key=value", f"write {flag} key=value")
+        if key in found:
+            raise RecipeError(f"{flag} {key}: is given twice", "give it once")
+        found[key] = parse_value(value, f"{flag} {key}", RecipeError)
+    return found
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[F], F]:
@@ -119,7 +139,7 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
-def _attribute_docs(cls: type) -> dict[str, str]:
+def attribute_docs(cls: type) -> dict[str, str]:
     """Read the ``Attributes:`` part of a docstring into one line for each name."""
     _, _, part = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     docs: dict[str, str] = {}

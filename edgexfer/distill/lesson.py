@@ -27,7 +27,7 @@ from edgexfer.recipe import StudentSection
 from edgexfer.training import host
 from edgexfer.training.distributed import World
 from edgexfer.training.job import Job
-from edgexfer.training.stage import Built
+from edgexfer.training.stage import Built, train_along
 
 # The paper's warm-up of dkd, and its share of the paper's epochs where there are fewer.
 _WARMUP_EPOCHS, _WARMUP_SHARE = 20.0, 1 / 12
@@ -74,18 +74,7 @@ class Lesson:
     def join(self, job: Job) -> None:
         """Have the projectors of the feature losses trained along with the student."""
         assert self.features is not None, "only feature losses have projectors"
-        job.auxiliary = self.features
-        parameters = list(self.features.parameters())
-        if parameters:
-            train = job.section
-            job.groups.append(
-                {
-                    "name": "projectors",
-                    "params": parameters,
-                    "lr": train.lr,
-                    "weight_decay": train.weight_decay,
-                }
-            )
+        train_along(job, self.features, "projectors")
 
 
 def prepare_lesson(

@@ -34,7 +34,7 @@ def freeze(model: nn.Module, until: str | None) -> list[nn.Module]:
     if not found or belongs(leaves[found[-1]], heads):
         known = [n for n, _ in model.named_modules() if n and not belongs(n, heads)]
         raise ModelError(
-            f"freeze_until {last!r}: {type(model).__name__} has no such layer in its backbone",
+            f"layer {last!r}: {type(model).__name__} has no such layer in its backbone",
             nearest(last, known),
         )
     return _freeze_leaves(model, set(leaves[: found[-1] + 1]))
@@ -83,6 +83,6 @@ def _last_of_frozen_stages(model: nn.Module) -> str:
     if not order or order == [""]:
         raise ModelError(
             f"{type(model).__name__}: its backbone has one stage only, so none can be frozen",
-            "name a layer with --freeze-until, or use --strategy probe",
+            "name a layer with --option until=LAYER, or use --strategy probe",
         )
     return order[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ class Job:
         frozen: modules that stay in eval mode, so that their statistics stand still.
         title: for the progress line.
         quiet: show no progress.
+        thaw: called before each epoch with its number, from 0: sets which parameters move, and
+            returns the modules that stay in eval mode from then on; ``None`` changes nothing.
         auxiliary: what is trained along with the model and not deployed, such as the projectors of
             a feature loss; its parameters stand in ``groups`` too.
     """
@@ -46,6 +49,7 @@ class Job:
     frozen: list[nn.Module]
     title: str
     quiet: bool = False
+    thaw: Callable[[int], list[nn.Module]] | None = None
     auxiliary: nn.Module | None = None
 
 

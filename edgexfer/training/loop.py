@@ -138,6 +138,8 @@ class _Training:
         state, per_epoch = self.state, self.job.feed.steps_per_epoch
         if state.step >= per_epoch:
             return
+        if self.job.thaw is not None:
+            self.job.frozen = self.job.thaw(state.epoch)
         train_mode(self.job)
         begun = time.perf_counter()
         # Closed in any case: the feed's threads must not outlive an error.

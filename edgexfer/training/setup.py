@@ -149,7 +149,10 @@ def make_stepper(
         model = compilation.compile_model(model)
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices)
+        # Parameters that are still frozen have no gradient to exchange.
+        model = DistributedDataParallel(
+            model, device_ids=devices, find_unused_parameters=job.thaw is not None
+        )
         # It begins with an exchange of buffers.
         model.register_forward_pre_hook(lambda *_: here.arrive())
     return Stepper(

@@ -162,6 +162,7 @@ def make_job(
         built.model,
         lr=train.lr,
         backbone_lr=train.backbone_lr,
+        layer_decay=train.layer_decay,
         weight_decay=train.weight_decay,
         decay_all=train.decay_all,
     )
@@ -177,6 +178,22 @@ def make_job(
         frozen=[],
         title=f"{run.info.kind} {built.name}",
     )
+
+
+def train_along(job: Job, module: nn.Module, name: str) -> None:
+    """Have a module trained along with the model, and not deployed.
+
+    Args:
+        job: changed in place.
+        module: its parameters get the head's rate.
+        name: of their group.
+    """
+    job.auxiliary = module
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if parameters:
+        train = job.section
+        group = {"name": name, "params": parameters, "lr": train.lr}
+        job.groups.append({**group, "weight_decay": train.weight_decay})
 
 
 def open_training(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
-
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import RecipeError, nearest
 from edgexfer.core.files import PathLike
+from edgexfer.core.progress import say
 from edgexfer.core.rundir import RunInfo
 from edgexfer.recipe import DataSection, TeacherSection
 from edgexfer.training.distributed import joined
-from edgexfer.training.loop import fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
     build_model,
@@ -22,7 +17,9 @@ from edgexfer.training.stage import (
     make_job,
     open_data,
     open_training,
+    train_along,
 )
+from edgexfer.transfer.plan import Plan, Subject, get_strategy, read_options
 
 
 def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunInfo:
@@ -34,7 +31,7 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         out: the run's folder.
 
     Raises:
-        RecipeError: the strategy is unknown, or does not fit the weights.
+        RecipeError: the strategy or one of its options is unknown, or does not fit the weights.
         ModelError: the architecture or its weights are unusable.
         DataError: the images are unusable.
         RunError: ``out`` holds something else.
@@ -43,48 +40,38 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
     """
     # 1. Refuse what cannot work before anything is written.
     strategy = get_strategy(teacher)
+    options = read_options(strategy, teacher)
     dataset = open_data(data)
+    # Defaults are spelled out, so that a run is known by what it did and not by what was typed.
+    config = {**encode(teacher), "strategy_options": encode(options) or {}}
 
-    with joined() as here, open_training("finetune", out, encode(teacher), data, dataset) as run:
+    with joined() as here, open_training("finetune", out, config, data, dataset) as run:
         if here.share(run.done):
             return run.info
+        if here.leader:
+            for note in dataset.notes:
+                say(note)
 
-        # 2. The architecture with its new head; the strategy says what of it stands still.
+        # 2. The architecture with its new head; the strategy says what becomes of it.
         train = teacher.train
         built = build_model(teacher.model, len(dataset.classes), train.seed)
-        frozen = strategy.prepare(built.model, teacher)
+        plan: Plan = strategy.prepare(Subject(built, teacher, options, data, dataset))
 
         # 3. The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
         test = images_of(data, dataset, "test", built.preprocess)
 
         # 4. The one loop.
-        feed = make_feed(data, dataset, built.preprocess, train)
-        objective = cross_entropy(train.label_smoothing)
+        feed = make_feed(data, dataset, built.preprocess, train, plan.split)
+        objective = plan.objective or cross_entropy(train.label_smoothing)
         job = make_job(run, built, train, feed, val, objective)
-        job.frozen, job.title = frozen, f"{teacher.strategy} {teacher.model.name}"
-        result = fit(job)
+        job.frozen, job.thaw = plan.frozen, plan.thaw
+        job.title = f"{teacher.strategy} {teacher.model.name}"
+        if plan.auxiliary is not None:
+            train_along(job, plan.auxiliary, "auxiliary")
+        result = plan.train(job)
+        if plan.finish is not None:
+            plan.finish()
 
         # 5. Test once, save, and say so.
-        return finish(run, built, result, dataset, test)
-
-
-def get_strategy(teacher: TeacherSection) -> ModuleType:
-    """Return the strategy's module: a file of ``transfer/`` with a ``prepare`` function.
-
-    Raises:
-        RecipeError: there is none of that name, or it needs weights to start from.
-    """
-    here = Path(__file__)
-    names = {p.stem for p in here.parent.glob("*.py")} - {here.stem, "__init__"}
-    if teacher.strategy not in names:
-        raise RecipeError(
-            f"strategy {teacher.strategy!r} is unknown", nearest(teacher.strategy, names)
-        )
-    strategy = importlib.import_module(f"edgexfer.transfer.{teacher.strategy}")
-    if strategy.NEEDS_WEIGHTS and not (teacher.model.pretrained or teacher.model.weights):
-        raise RecipeError(
-            f"strategy {teacher.strategy} keeps layers as they are, but they are random",
-            "add --pretrained or --weights FILE, or use --strategy scratch",
-        )
-    return strategy
+        return finish(run, built, result, dataset, test, plan.results() if plan.results else {})

@@ -6,18 +6,32 @@ neural networks?", 2014). Frozen parts stay in eval mode: their batch-norm stati
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import dataclass
 
 from edgexfer.models.freeze import freeze
-from edgexfer.recipe import TeacherSection
+from edgexfer.transfer.plan import STRICT, Plan, Subject
 
 NEEDS_WEIGHTS = True
 
 
-def prepare(model: nn.Module, teacher: TeacherSection) -> list[nn.Module]:
-    """Freeze up to and with ``freeze_until``; returns the modules that stay in eval mode.
+@dataclass(frozen=True)
+class Options:
+    """What stays.
+
+    Attributes:
+        until: layers up to and with the one of this name stay as they are; unset freezes the whole
+            backbone but its last stage.
+    """
+
+    __pydantic_config__ = STRICT
+
+    until: str | None = None
+
+
+def prepare(subject: Subject) -> Plan:
+    """Freeze up to and with the layer ``until``.
 
     Raises:
         ModelError: no layer has that name.
     """
-    return freeze(model, teacher.freeze_until)
+    return Plan(frozen=freeze(subject.built.model, subject.options.until))

@@ -6,14 +6,12 @@ The usual fine-tuning; with some thousands of images it is the most accurate. A 
 
 from __future__ import annotations
 
-from torch import nn
-
-from edgexfer.recipe import TeacherSection
+from edgexfer.transfer.plan import Plan, Subject
 
 NEEDS_WEIGHTS = False
 
 
-def prepare(model: nn.Module, teacher: TeacherSection) -> list[nn.Module]:
-    """Freeze nothing; returns no module."""
-    del model, teacher
-    return []
+def prepare(subject: Subject) -> Plan:
+    """Freeze nothing."""
+    del subject
+    return Plan()

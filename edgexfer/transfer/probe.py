@@ -7,15 +7,12 @@ Models Transfer Better?", 2019).
 
 from __future__ import annotations
 
-from torch import nn
-
 from edgexfer.models.freeze import freeze_backbone
-from edgexfer.recipe import TeacherSection
+from edgexfer.transfer.plan import Plan, Subject
 
 NEEDS_WEIGHTS = True
 
 
-def prepare(model: nn.Module, teacher: TeacherSection) -> list[nn.Module]:
-    """Freeze all but the head; returns the modules that stay in eval mode."""
-    del teacher
-    return freeze_backbone(model)
+def prepare(subject: Subject) -> Plan:
+    """Freeze all but the head."""
+    return Plan(frozen=freeze_backbone(subject.built.model))

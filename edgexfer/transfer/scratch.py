@@ -5,24 +5,22 @@ The control of all the others: a transfer that does not beat it has transferred 
 
 from __future__ import annotations
 
-from torch import nn
-
 from edgexfer.core.errors import RecipeError
-from edgexfer.recipe import TeacherSection
+from edgexfer.transfer.plan import Plan, Subject
 
 NEEDS_WEIGHTS = False
 
 
-def prepare(model: nn.Module, teacher: TeacherSection) -> list[nn.Module]:
-    """Freeze nothing; returns no module.
+def prepare(subject: Subject) -> Plan:
+    """Freeze nothing.
 
     Raises:
         RecipeError: weights to start from were asked for as well.
     """
-    del model
-    if teacher.model.pretrained or teacher.model.weights:
+    model = subject.section.model
+    if model.pretrained or model.weights:
         raise RecipeError(
             "strategy scratch starts from random weights, but weights were given too",
             "leave out --pretrained and --weights, or use --strategy full",
         )
-    return []
+    return Plan()

@@ -212,7 +212,7 @@ def strategy_scratch_with_weights(p: Place) -> list[str]:
 
 def layer_unknown(p: Place) -> list[str]:
     weights = str(p.run / "model" / "weights.safetensors")
-    more = ["--strategy", "freeze", "--freeze-until", "layer9", "--weights", weights]
+    more = ["--strategy", "freeze", "--option", "until=layer9", "--weights", weights]
     return finetune(p.pictures, *more, out=p.here / "out")
 
 

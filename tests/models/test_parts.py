@@ -108,7 +108,7 @@ def test_an_unknown_layer_offers_the_nearest() -> None:
     for until in ("layr2", "fc", "layer"):
         with pytest.raises(ModelError) as caught:
             freeze(model, until)
-        assert f"freeze_until {until!r}: CifarResNet has no such layer" in caught.value.what
+        assert f"layer {until!r}: CifarResNet has no such layer" in caught.value.what
     with pytest.raises(ModelError) as caught:
         freeze(model, "layr2")
     assert "'layer2'" in caught.value.fix
@@ -129,6 +129,17 @@ def test_groups_hold_each_trainable_parameter_once() -> None:
     held = [id(p) for g in groups.values() for p in g["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert all(p.ndim > 1 for n in ("head", "backbone") for p in groups[n]["params"])
+
+
+def test_each_stage_below_the_head_moves_less() -> None:
+    model, _ = create_model("resnet8", 7)
+    groups = parameter_groups(
+        model, lr=1.0, backbone_lr=0.8, weight_decay=0.05, layer_decay=0.5, decay_all=True
+    )
+    rates = {id(p): g["lr"] for g in groups for p in g["params"]}
+    found = {n.split(".")[0]: rates[id(p)] for n, p in model.named_parameters()}
+    stages = {"layer3": 0.4, "layer2": 0.2, "layer1": 0.1, "conv1": 0.05, "bn1": 0.05}
+    assert found == {"fc": 1.0, **stages}
 
 
 def test_everything_decays_where_asked_for() -> None:

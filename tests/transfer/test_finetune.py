@@ -64,7 +64,7 @@ def test_probe_moves_the_new_head_alone(tmp_path: Path, data: DataSection, weigh
 def test_freeze_keeps_the_early_layers_and_their_statistics(
     tmp_path: Path, data: DataSection, weights: Path, until: str | None
 ) -> None:
-    section = replace(from_weights(weights, "freeze"), freeze_until=until)
+    section = replace(from_weights(weights, "freeze"), strategy_options={"until": until})
     finetune(data, section, tmp_path / "run")
     late = {n for n in load_file(weights) if n.startswith(("layer3.", "fc."))}
     assert moved(tmp_path / "run", weights) == late
@@ -134,10 +134,45 @@ def test_a_strategy_that_does_not_fit_is_refused(
     assert fix in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options", "what", "fix"),
+    [
+        ("freeze", {"untill": "layer2"}, "strategy freeze: unknown key untill", "until"),
+        ("freeze", {"until": 2}, "strategy freeze: until is 2", "a value of that type"),
+        ("probe", {"until": "layer2"}, "strategy probe has no options", "leave it out"),
+    ],
+)
+def test_an_option_that_the_strategy_does_not_have_is_refused(
+    tmp_path: Path,
+    data: DataSection,
+    weights: Path,
+    strategy: str,
+    options: dict[str, object],
+    what: str,
+    fix: str,
+) -> None:
+    section = replace(from_weights(weights, strategy), strategy_options=options)
+    with pytest.raises(RecipeError) as caught:
+        finetune(data, section, tmp_path / "run")
+    assert what in caught.value.what
+    assert fix in caught.value.fix
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_spelled_out_is_the_same_run(
+    tmp_path: Path, data: DataSection, weights: Path
+) -> None:
+    section = from_weights(weights, "freeze")
+    first = finetune(data, section, tmp_path / "run")
+    assert first.config["strategy_options"] == {"until": None}
+    again = replace(section, strategy_options={"until": None})
+    assert finetune(data, again, tmp_path / "run") == first
+
+
 def test_a_layer_that_is_not_there_is_refused(
     tmp_path: Path, data: DataSection, weights: Path
 ) -> None:
-    section = replace(from_weights(weights, "freeze"), freeze_until="layer9")
+    section = replace(from_weights(weights, "freeze"), strategy_options={"until": "layer9"})
     with pytest.raises(ModelError, match="'layer9'") as caught:
         finetune(data, section, tmp_path / "run")
     assert "layer" in caught.value.fix

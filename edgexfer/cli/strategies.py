@@ -1,0 +1,25 @@
+"""The strategies of ``finetune`` and their options, as text for the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+
+from edgexfer.cli.options import attribute_docs
+from edgexfer.transfer.plan import strategy_names
+
+
+def strategy_lines() -> Iterator[str]:
+    """Yield a line for each strategy, what its file says of itself, and one for each option."""
+    for name in strategy_names():
+        module = importlib.import_module(f"edgexfer.transfer.{name}")
+        first = (module.__doc__ or "").partition("\n")[0]
+        yield first.replace("``", "").removeprefix("Strategy ")
+        options = getattr(module, "Options", None)
+        if options is None:
+            continue
+        texts = attribute_docs(options)
+        for field in dataclasses.fields(options):
+            default = "" if field.default is None else f"  [default: {field.default}]"
+            yield f"    --option {field.name}=...  {texts[field.name]}{default}"

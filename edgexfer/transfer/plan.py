@@ -1,0 +1,121 @@
+"""What a strategy is given and what it decides, and how its options are read.
+
+A strategy is a file of this room with ``prepare(subject) -> Plan``, with ``NEEDS_WEIGHTS``, which
+says whether it means anything on random weights, and, where there is something to choose, with a
+dataclass ``Options``. All strategies run on the one loop of ``training``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from edgexfer.core.errors import RecipeError, nearest
+from edgexfer.recipe import DataSection, TeacherSection
+from edgexfer.training.job import FitResult, Job
+from edgexfer.training.loop import fit
+from edgexfer.training.objective import Objective
+from edgexfer.training.stage import Built
+from edgexfer.yamlio import validate
+
+if TYPE_CHECKING:
+    from edgexfer.data.dataset import Dataset
+
+#: The pydantic settings of every ``Options``: an unknown key is an error.
+STRICT = {"extra": "forbid"}
+# Files of this room that are no strategies.
+_OTHERS = ("__init__", "finetune", "plan")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a strategy is to transfer.
+
+    Attributes:
+        built: the model with its new head, on the CPU; a strategy may change it in place.
+        section: architecture, strategy and schedule.
+        options: the strategy's own ``Options``; ``None`` for one that has none.
+        data: how the images are opened.
+        dataset: the images.
+    """
+
+    built: Built
+    section: TeacherSection
+    options: Any
+    data: DataSection
+    dataset: Dataset
+
+
+@dataclass
+class Plan:
+    """What a strategy decides.
+
+    Attributes:
+        frozen: modules that stay in eval mode, so that their statistics stand still.
+        objective: what is minimised; ``None`` takes cross entropy.
+        auxiliary: what is trained along with the model and not deployed.
+        split: images that are trained on: ``train`` or ``train+unlabelled``.
+        thaw: called before each epoch with its number, from 0, also when a training is taken up
+            again: sets which parameters move and returns the modules that stay in eval mode.
+        train: does the training; leaves in the job's model the weights to deploy.
+        finish: called after the training, before the test: brings the model back into the form
+            that its architecture has.
+        results: called after the test; further results, as values that JSON can hold.
+    """
+
+    frozen: list[nn.Module] = field(default_factory=list)
+    objective: Objective | None = None
+    auxiliary: nn.Module | None = None
+    split: str = "train"
+    thaw: Callable[[int], list[nn.Module]] | None = None
+    train: Callable[[Job], FitResult] = fit
+    finish: Callable[[], None] | None = None
+    results: Callable[[], Mapping[str, Any]] | None = None
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Return the names of all strategies, in the order of the alphabet."""
+    here = Path(__file__).parent
+    return tuple(sorted({p.stem for p in here.glob("[a-z]*.py")} - set(_OTHERS)))
+
+
+def get_strategy(teacher: TeacherSection) -> ModuleType:
+    """Return the module of a section's strategy.
+
+    Raises:
+        RecipeError: there is none of that name, or it needs weights to start from.
+    """
+    names = strategy_names()
+    if teacher.strategy not in names:
+        raise RecipeError(
+            f"strategy {teacher.strategy!r} is unknown", nearest(teacher.strategy, names)
+        )
+    strategy = importlib.import_module(f"edgexfer.transfer.{teacher.strategy}")
+    if strategy.NEEDS_WEIGHTS and not (teacher.model.pretrained or teacher.model.weights):
+        raise RecipeError(
+            f"strategy {teacher.strategy} keeps layers as they are, but they are random",
+            "add --pretrained or --weights FILE, or use --strategy scratch",
+        )
+    return strategy
+
+
+def read_options(strategy: ModuleType, teacher: TeacherSection) -> Any:
+    """Return the strategy's own options, checked as the recipe's sections are.
+
+    Raises:
+        RecipeError: with each option that is unknown or wrong.
+    """
+    given = teacher.strategy_options
+    kind = getattr(strategy, "Options", None)
+    if kind is None:
+        if given:
+            what = f"strategy {teacher.strategy} has no options, but {sorted(given)[0]} is set"
+            raise RecipeError(what, "leave it out")
+        return None
+    return validate(kind, given, Path(f"strategy {teacher.strategy}"), RecipeError)
