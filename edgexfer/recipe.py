@@ -38,6 +38,8 @@ class DataSection:
         test: share of all images that becomes the test split where there is none, 0..0.5.
         split_seed: seed of the stratified hash that splits a flat folder.
         limit: use at most so many images of each split, evenly from the classes; unset takes all.
+        train_limit: train on at most so many images, evenly from the classes, and leave val and test
+            as they are; unset takes all.
         cache: ``ram`` decodes once and keeps uint8 images, ``none`` decodes anew each epoch,
             ``auto`` takes ``ram`` where the images fit.
         workers: threads that decode; unset takes the machine's cores.
@@ -53,6 +55,7 @@ class DataSection:
     test: Annotated[float, Gt(0), Le(0.5)] = 0.2
     split_seed: int = 0
     limit: Count | None = None
+    train_limit: Count | None = None
     cache: Literal["auto", "ram", "none"] = "auto"
     workers: Count | None = None
     allow_quarantined: bool = False

@@ -90,6 +90,7 @@ def open_dataset(
     test: float = 0.2,
     split_seed: int = 0,
     limit: int | None = None,
+    train_limit: int | None = None,
     unlabelled: str | None = None,
 ) -> Dataset:
     """Open a data set and make the splits that it does not have.
@@ -105,6 +106,8 @@ def open_dataset(
             becomes test where there is none, 0..0.5.
         split_seed: of the hash that decides which image goes where.
         limit: keep at most so many images of each split, taken evenly from the classes.
+        train_limit: likewise of the train split alone. A smaller one keeps images that a larger
+            one keeps too.
         unlabelled: a folder of images at any depth, which become the split of that name.
 
     Raises:
@@ -117,13 +120,16 @@ def open_dataset(
     source = _open_source(path)
     classes = _class_map(path, source)
     entries = _with_all_splits(source, val, test, split_seed)
-    if limit is not None:
-        if limit < len(classes):
+    for name, most in (("limit", limit), ("train_limit", train_limit)):
+        if most is not None and most < len(classes):
             raise DataError(
-                f"data.limit is {limit}, but there are {len(classes)} classes",
+                f"data.{name} is {most}, but there are {len(classes)} classes",
                 f"give at least {len(classes)}, one image of each class",
             )
+    if limit is not None:
         entries = {name: keep(found, limit, split_seed) for name, found in entries.items()}
+    if train_limit is not None:
+        entries["train"] = keep(entries["train"], train_limit, split_seed)
     index = {name: i for i, name in enumerate(classes)}
     splits = {}
     for name in SPLITS:

@@ -86,6 +86,7 @@ def open_data(data: DataSection) -> Dataset:
         test=data.test,
         split_seed=data.split_seed,
         limit=data.limit,
+        train_limit=data.train_limit,
         unlabelled=data.unlabelled,
     )
 

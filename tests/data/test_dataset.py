@@ -168,6 +168,17 @@ def test_unlabelled_images_are_a_split_of_their_own(make_tree: MakeTree, picture
     assert open_dataset(place, unlabelled=str(moved)).fingerprint != found.fingerprint
 
 
+def test_a_limit_on_train_leaves_val_and_test_and_grows_by_inclusion(make_tree: MakeTree) -> None:
+    place = str(make_tree("a", "b", "c", n=60))
+    whole, few = open_dataset(place), open_dataset(place, train_limit=9)
+    some = open_dataset(place, train_limit=30)
+    assert few.splits["test"].keys == whole.splits["test"].keys
+    assert few.splits["val"].keys == whole.splits["val"].keys
+    assert np.bincount(few.splits["train"].labels).tolist() == [3, 3, 3]
+    assert set(few.splits["train"].keys) < set(some.splits["train"].keys)
+    assert set(some.splits["train"].keys) < set(whole.splits["train"].keys)
+
+
 def test_a_limit_holds_for_unlabelled_images_too(make_tree: MakeTree, pictures: Path) -> None:
     found = open_dataset(str(make_tree("a", "b")), limit=4, unlabelled=str(pictures))
     assert counts(found)["unlabelled"] == len(found.contents["unlabelled"]) == 4
@@ -308,6 +319,7 @@ def test_no_case_of_refusal_is_lost() -> None:
         ({"val": 0.6}, "data.val is 0.6"),
         ({"test": -0.1}, "data.test is -0.1"),
         ({"limit": 1}, "2 classes"),
+        ({"train_limit": 1}, "2 classes"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, float], what: str, make_tree: MakeTree) -> None:
