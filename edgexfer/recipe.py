@@ -38,8 +38,8 @@ class DataSection:
         test: share of all images that becomes the test split where there is none, 0..0.5.
         split_seed: seed of the stratified hash that splits a flat folder.
         limit: use at most so many images of each split, evenly from the classes; unset takes all.
-        train_limit: train on at most so many images, evenly from the classes, and leave val and test
-            as they are; unset takes all.
+        train_limit: train on at most so many images, evenly from the classes; val and test stay as
+            they are; unset takes all.
         cache: ``ram`` decodes once and keeps uint8 images, ``none`` decodes anew each epoch,
             ``auto`` takes ``ram`` where the images fit.
         workers: threads that decode; unset takes the machine's cores.
