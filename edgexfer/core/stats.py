@@ -156,17 +156,17 @@ def lag1(samples: Sequence[float]) -> float:
     return math.fsum((a - mean) * (b - mean) for a, b in both) / variance
 
 
-def wilson(correct: int, n: int) -> Tuple[float, float]:
+def wilson(correct: int, n: int, z: float = Z95_TWO_SIDED) -> Tuple[float, float]:
     """Return the 95 % Wilson score interval of a proportion (Wilson 1927), as fractions.
 
-    ``(0, 1)`` where n is 0.
+    ``(0, 1)`` where n is 0. Another ``z`` gives another confidence.
     """
     if n == 0:
         return 0.0, 1.0
-    z2 = Z95_TWO_SIDED**2
+    z2 = z**2
     p = correct / n
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95_TWO_SIDED * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # Rounding must not part 0 of n from 0, nor n of n from 1.
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
@@ -192,12 +192,15 @@ class PairedDrop:
     n: int
 
 
-def paired_drop(first: Sequence[bool], second: Sequence[bool]) -> PairedDrop:
+def paired_drop(
+    first: Sequence[bool], second: Sequence[bool], z: float = Z95_TWO_SIDED
+) -> PairedDrop:
     """Compare two models on the same images with Newcombe's method 10 (Statist. Med. 1998).
 
     Args:
         first: for each image, whether the reference was right.
         second: for each image, whether the other model was right.
+        z: of another confidence than 95 %.
 
     Raises:
         ValueError: the two differ in length or are empty.
@@ -210,7 +213,7 @@ def paired_drop(first: Sequence[bool], second: Sequence[bool]) -> PairedDrop:
     gained = sum(1 for a, b in zip(first, second) if b and not a)
     neither = n - both - lost - gained
     p1, p2 = (both + lost) / n, (both + gained) / n
-    (l1, u1), (l2, u2) = wilson(both + lost, n), wilson(both + gained, n)
+    (l1, u1), (l2, u2) = wilson(both + lost, n, z), wilson(both + gained, n, z)
     phi = _phi(both, lost, gained, neither)
     low = _newcombe(p1 - l1, u2 - p2, phi)
     high = _newcombe(u1 - p1, p2 - l2, phi)
@@ -218,8 +221,12 @@ def paired_drop(first: Sequence[bool], second: Sequence[bool]) -> PairedDrop:
     return PairedDrop(100 * d, 100 * (d - low), 100 * (d + high), lost, gained, n)
 
 
-def unpaired_drop(correct1: int, n1: int, correct2: int, n2: int) -> Tuple[float, float, float]:
+def unpaired_drop(
+    correct1: int, n1: int, correct2: int, n2: int, z: float = Z95_TWO_SIDED
+) -> Tuple[float, float, float]:
     """Compare two accuracies that cannot be paired, by Newcombe's method 10 (Statist. Med. 1998).
+
+    Another ``z`` gives another confidence.
 
     Returns:
         First accuracy minus second and the ends of its 95 % interval, in percentage points.
@@ -230,7 +237,7 @@ def unpaired_drop(correct1: int, n1: int, correct2: int, n2: int) -> Tuple[float
     if n1 < 1 or n2 < 1:
         raise ValueError(f"unpaired_drop needs two non-empty samples, got {n1}, {n2}")
     p1, p2 = correct1 / n1, correct2 / n2
-    (l1, u1), (l2, u2) = wilson(correct1, n1), wilson(correct2, n2)
+    (l1, u1), (l2, u2) = wilson(correct1, n1, z), wilson(correct2, n2, z)
     d = p1 - p2
     low = math.hypot(p1 - l1, u2 - p2)
     high = math.hypot(u1 - p1, p2 - l2)
