@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import platform
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -24,6 +23,7 @@ from edgexfer.bench.latency import (
     timed,
     warm_up,
 )
+from edgexfer.bench.memory import peak_pss_bytes, process_age_ns, pss_bytes
 from edgexfer.bench.watch import Watch
 from edgexfer.core.backend import Backend, Plan, Session, get_backend
 from edgexfer.core.bundle import REMAKE, Artefact, Manifest, get_artefact, is_safe, verify_files
@@ -147,9 +147,8 @@ class _Loaded:
     artefact: Artefact
     model: ModelFile
     session: Session
-    import_ns: int
-    load_ns: int
-    rss_before_load: Optional[int]
+    cold_start: ColdStart
+    pss_before_load: Optional[int]
     active: Dict[str, Any]
 
 
@@ -199,9 +198,9 @@ def _run(job: Job) -> Result:
         pre_ns=tuple(pre),
         post_ns=tuple(post),
         gpu_ns=tuple(gpu_ns),
-        cold_start=ColdStart(loaded.import_ns, loaded.load_ns, first_ns),
-        peak_rss_bytes=peak,
-        rss_before_load_bytes=loaded.rss_before_load,
+        cold_start=_whole(loaded.cold_start, first_ns),
+        peak_pss_bytes=peak,
+        pss_before_load_bytes=loaded.pss_before_load,
         noise=encode(noise),
     )
     doubts = [] if converged else [f"no steady state within {job.warmup_s:g} s of warm-up"]
@@ -223,6 +222,7 @@ def _untimed(result: Result, emulated: str) -> Result:
 
 
 def _load(job: Job) -> _Loaded:
+    startup_ns = process_age_ns()
     bundle = Path(job.bundle)
     manifest = verify_files(bundle)
     artefact = get_artefact(manifest, job.artefact)
@@ -232,8 +232,9 @@ def _load(job: Job) -> _Loaded:
     backend, runtime_ns = timed(lambda: get_backend(artefact.backend))
     plan = plan_of(artefact, profile, job.threads)
     model = model_file(bundle, artefact, profile, backend, plan)
-    rss = memory_bytes("VmRSS")
+    pss = pss_bytes()
     session, load_ns = timed(lambda: backend.load(model.path, plan))
+    import_ns = numpy_ns + runtime_ns
     active = {**session.active, "versions": backend.versions()}
     if model.engine_bytes is not None:
         active["engine_bytes"], active["engine_build_ns"] = model.engine_bytes, model.build_ns
@@ -243,9 +244,8 @@ def _load(job: Job) -> _Loaded:
         artefact=artefact,
         model=model,
         session=session,
-        import_ns=numpy_ns + runtime_ns,
-        load_ns=load_ns,
-        rss_before_load=rss,
+        cold_start=ColdStart(startup_ns, import_ns, None, None, load_ns, 0, None),
+        pss_before_load=pss,
         active=active,
     )
 
@@ -376,19 +376,14 @@ def _changed_outputs(kept: List[Tuple[int, Any]], expected: List[Any]) -> List[s
 
 def _peak_bytes(loaded: _Loaded, absent: Dict[str, str]) -> Optional[int]:
     if loaded.model.build_ns is not None:
-        absent["peak_rss_bytes"] = "a process that built its engine too, the others tell"
+        absent["peak_pss_bytes"] = "a process that built its engine too, the others tell"
         return None
-    return memory_bytes("VmHWM")
+    return peak_pss_bytes()
 
 
-def memory_bytes(key: str) -> Optional[int]:
-    """Read this process's resident memory: ``VmRSS`` is what it has now, ``VmHWM`` the most so far.
-
-    The kernel's ``ru_maxrss`` will not do: a child inherits its parent's through fork and exec.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    match = re.search(rf"^{key}:\s*(\d+) kB", status, re.MULTILINE)
-    return int(match.group(1)) * 1024 if match else None
+def _whole(parts: ColdStart, first_ns: int) -> ColdStart:
+    """Complete a cold start with its first inference and its sum."""
+    total = None
+    if parts.startup_ns is not None:
+        total = parts.startup_ns + parts.import_ns + parts.load_ns + first_ns
+    return replace(parts, first_ns=first_ns, total_ns=total)

@@ -1,9 +1,15 @@
 """Record: one measurement of one artefact on one machine, with the raw samples it rests on.
 
-History of the schema: ``edgexfer.bench/1``, November 2026, the first.
+Every figure of a record is a pure function of its raw part, ``processes``, and can be made again
+from it. A value that could not be had is ``None`` with its reason in ``absent``; it is never 0.
+Times are integers in nanoseconds of a monotonic clock.
 
-A value that could not be had is ``None`` with its reason in ``absent``; it is never 0. Times are
-integers in nanoseconds of a monotonic clock.
+History of the schema:
+
+- ``edgexfer.bench/1``, November 2026: one scenario, latencies and accuracy.
+- ``edgexfer.bench/2``, November 2026: five scenarios, stages from the encoded image on, cold start
+  in four parts, memory as PSS, sensors, energy, and when each query was issued. What a /1 lacks
+  cannot be made up from it, so it is refused, not converted.
 """
 
 from __future__ import annotations
@@ -17,23 +23,106 @@ from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import PathLike, read_json, write_json
 from edgexfer.core.stats import Quantile
 
-SCHEMA = "edgexfer.bench/1"
+SCHEMA = "edgexfer.bench/2"
+DEFINITIONS = "metrics/2"
 STATUSES = ("ok", "partial", "invalid", "failed")
+SCENARIOS = ("single_stream", "multi_stream", "offline", "server", "sustained")
 
 
 @dataclass(frozen=True)
 class ColdStart:
-    """Parts of the time from the start of the interpreter to the first output, in nanoseconds.
+    """Parts of the time from the start of the process to the first output, in nanoseconds.
+
+    What the harness does in between for itself, hashing files above all, is in none of them.
 
     Attributes:
+        startup_ns: from the start of the process until its own code ran: the interpreter, and the
+            harness's modules; ``None`` where the kernel does not tell when it started. The kernel
+            counts in ticks, mostly of 10 ms.
         import_ns: importing numpy and the runtime.
-        load_ns: reading and compiling the artefact.
+        deserialise_ns: reading the artefact; ``None`` where the runtime reads and compiles in one.
+        compile_ns: making it ready to run; ``None`` likewise.
+        load_ns: reading and compiling together.
         first_ns: the first inference.
+        total_ns: ``startup_ns``, ``import_ns``, ``load_ns`` and ``first_ns``; ``None`` with the
+            first of them.
     """
 
+    startup_ns: Optional[int]
     import_ns: int
+    deserialise_ns: Optional[int]
+    compile_ns: Optional[int]
     load_ns: int
     first_ns: int
+    total_ns: Optional[int]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference kernel timed once, between two blocks of the timed loop.
+
+    It is a fixed piece of arithmetic on all CPUs at once, so that it slows down with the machine
+    whoever it is that slows the machine.
+
+    Attributes:
+        after: how many timed samples had been taken before it.
+        ns: how long it took.
+    """
+
+    after: int
+    ns: int
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What the machine's sensors said while a process measured.
+
+    Attributes:
+        period_ns: how often they were to be read.
+        times_ns: when each reading was taken, from the start of the measured part.
+        series: readings by name, each as long as ``times_ns``; the end of a name is its unit, such
+            as ``cpu0_mhz``, ``package-0_uj``, ``VDD_IN_mw`` or ``cpu-thermal_c``. ``None`` where
+            one reading failed.
+        flags: what a counter or register of throttling said, by its name, in the order of
+            ``times_ns``; 0 for nothing.
+        absent: for each kind of sensor that could not be read, why.
+    """
+
+    period_ns: int
+    times_ns: Tuple[int, ...]
+    series: Dict[str, Tuple[Optional[float], ...]]
+    flags: Dict[str, Tuple[Optional[int], ...]] = field(default_factory=dict)
+    absent: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Samples that were all issued at once and done in batches: the raw part of ``offline``.
+
+    Attributes:
+        samples: how many.
+        every: how many samples lie between two marks.
+        marks_ns: when so many samples more were done, from the issue on; the last is when all were.
+    """
+
+    samples: int
+    every: int
+    marks_ns: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Queries that arrived at random at one rate: the raw part of ``server``.
+
+    Attributes:
+        rate_per_s: of the Poisson process that drew the arrivals.
+        arrivals_ns: when each query was due, from the start of the trial.
+        latency_ns: from when it was due until its answer was there.
+    """
+
+    rate_per_s: float
+    arrivals_ns: Tuple[int, ...]
+    latency_ns: Tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -44,17 +133,36 @@ class ProcessRun:
         order: its place in the interleaved order of all processes of the benchmark.
         warmup_ns: latencies before the steady state, kept.
         warmup_converged: whether a steady state was reached.
-        infer_ns: latencies, host input ready to host output readable, in their order.
+        infer_ns: latencies, host input ready to host output readable, in their order. Of one
+            sample, in ``multi_stream`` of one query of as many samples as there are streams; empty
+            in ``offline`` and ``server``, which have ``bulk`` and ``trials``.
         pre_ns: normalising one uint8 image.
         post_ns: turning logits into a label.
         cold_start: see there.
-        peak_rss_bytes: most memory that the process had resident until its first inference had
-            ended, before the harness loaded its images; ``None`` where unknown.
-        rss_before_load_bytes: resident before the artefact was loaded; likewise.
-        gpu_ns: the device's own time of some further runs, copies included, by its own events;
-            empty where the runtime cannot tell.
+        peak_pss_bytes: most memory that the process had until its first inference had ended,
+            before the harness loaded its images, its share of shared pages (PSS); ``None`` where
+            unknown.
+        pss_before_load_bytes: likewise before the artefact was loaded.
+        device_bytes: memory of a device of its own, as the runtime tells it.
         noise: what else happened on the machine meanwhile: ``foreign_pct`` and ``steal_pct`` of its
             CPU time, a fixed piece of arithmetic timed before and after, involuntary switches.
+        gpu_ns: the device's own time of some further runs, copies included, by its own events;
+            empty where the runtime cannot tell.
+        issued_ns: when each query of ``infer_ns`` was issued, from the start of the measured part.
+        kept_every: that each so many-th sample is in ``infer_ns``; 1 for all.
+        references: the reference kernel between blocks of ``infer_ns``.
+        decode_ns: encoded bytes to pixels of their own size, for images of the bundle; empty where
+            it could not be measured, with the reason in the record's ``absent``.
+        resize_ns: those to the model's geometry; likewise.
+        e2e_ns: encoded bytes to label, all stages in one; likewise.
+        rotated_ns: latencies over changing inputs, in blocks that alternate with ``repeated_ns``.
+        repeated_ns: latencies over one input again and again within a block, to see whether the
+            runtime caches results.
+        overhead_ns: what the timed loop measures of a call that does nothing.
+        bulk: of ``offline``, else ``None``.
+        trials: of ``server``, else empty.
+        sensors: see there; ``None`` where none was read.
+        faults: what the process itself found wrong with its outputs; each makes it invalid.
     """
 
     order: int
@@ -64,10 +172,24 @@ class ProcessRun:
     pre_ns: Tuple[int, ...]
     post_ns: Tuple[int, ...]
     cold_start: ColdStart
-    peak_rss_bytes: Optional[int]
-    rss_before_load_bytes: Optional[int]
+    peak_pss_bytes: Optional[int]
+    pss_before_load_bytes: Optional[int]
+    device_bytes: Optional[int] = None
     noise: Dict[str, Any] = field(default_factory=dict)
     gpu_ns: Tuple[int, ...] = ()
+    issued_ns: Tuple[int, ...] = ()
+    kept_every: int = 1
+    references: Tuple[Reference, ...] = ()
+    decode_ns: Tuple[int, ...] = ()
+    resize_ns: Tuple[int, ...] = ()
+    e2e_ns: Tuple[int, ...] = ()
+    rotated_ns: Tuple[int, ...] = ()
+    repeated_ns: Tuple[int, ...] = ()
+    overhead_ns: Tuple[int, ...] = ()
+    bulk: Optional[Bulk] = None
+    trials: Tuple[Trial, ...] = ()
+    sensors: Optional[Sensors] = None
+    faults: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,11 +221,102 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Samples per second, all issued up front (``offline``).
+
+    Attributes:
+        per_s: median of the processes' rates, each samples / (last completion - first issue).
+        each_per_s: the rates themselves, in the order of ``processes``.
+        samples: in all processes.
+        seconds: likewise.
+        batch: samples per call.
+        streams: calls at a time.
+    """
+
+    per_s: float
+    each_per_s: Tuple[float, ...]
+    samples: int
+    seconds: float
+    batch: int
+    streams: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """The largest rate of Poisson arrivals that keeps a bound of latency (``server``).
+
+    Attributes:
+        per_s: median of the processes' rates; a process's is (n - 1) / T of the fastest trial in
+            which the 99 % upper bound of p99 kept to the bound. ``None`` where none did.
+        each_per_s: the rates themselves, in the order of ``processes``.
+        bound_ns: the bound.
+        p99: of that trial, of the process whose rate is ``per_s``.
+        tolerance_pct: how near to the true limit the bisection went.
+    """
+
+    per_s: Optional[float]
+    each_per_s: Tuple[Optional[float], ...]
+    bound_ns: int
+    p99: Optional[Quantile]
+    tolerance_pct: float
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """How much slower a machine is after ten minutes (``sustained``).
+
+    Attributes:
+        ratio: ``last_ns`` / ``first_ns``; above 1 where it slowed down.
+        first_ns: median latency of the first minute, or of the first tenth of a shorter run.
+        last_ns: median latency of the last fifth.
+        seconds: length of the run.
+        minutes_ns: median latency of each minute, or of each tenth of a shorter run.
+    """
+
+    ratio: float
+    first_ns: float
+    last_ns: float
+    seconds: float
+    minutes_ns: Tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy per inference from a named sensor, measured with the latencies.
+
+    Attributes:
+        gross_mj: energy of the measured part / inferences.
+        net_mj: the same less what the machine draws when idle.
+        idle_mw: that draw, the mean before and after.
+        sensor: its kind, such as ``rapl``, ``ina3221`` or ``nvml``.
+        rail: what it measures, such as ``VDD_IN`` or ``package-0``.
+        period_ms: how often it was read.
+        resolution_mw: its smallest step.
+        u95_pct: half the 95 % interval of ``net_mj``, in percent of it; ``None`` where unknown.
+        window_s: length of the measured part.
+        updates: how often the sensor's value changed in it.
+        inferences: how many fell in it.
+    """
+
+    gross_mj: float
+    net_mj: float
+    idle_mw: float
+    sensor: str
+    rail: str
+    period_ms: float
+    resolution_mw: float
+    u95_pct: Optional[float]
+    window_s: float
+    updates: int
+    inferences: int
+
+
+@dataclass(frozen=True)
 class Record:
     """One measurement.
 
     Attributes:
-        schema: ``edgexfer.bench/1``.
+        schema: ``edgexfer.bench/2``.
         status: ``ok``, ``partial`` (usable with care), ``invalid`` or ``failed``.
         reasons: why it is not ``ok``.
         warnings: what else the reader should know.
@@ -112,15 +325,28 @@ class Record:
         profile: the profile as it was.
         active: what the runtime said of itself: provider, precision, versions.
         device: facts of the machine.
-        settings: scenario, batch, threads, processes, seconds, and the order's seed.
+        settings: scenario, batch, streams, threads, processes, seconds, bound of latency, page
+            cache, and the order's seed.
         latency: percentiles by name (``p50 p90 p95 p99``) of ``infer_ns`` pooled over processes.
-        stages: percentiles of ``pre_ns`` and ``post_ns`` likewise, and of ``gpu_ns`` where there is
-            one.
+        stages: percentiles of ``decode_ns``, ``resize_ns``, ``pre_ns``, ``post_ns`` and ``e2e_ns``
+            likewise, under their names without ``_ns``, and of ``gpu_ns`` where there is one.
         accuracy: see there; ``None`` with a reason in ``absent``.
-        power: energy figures; ``None`` with a reason in ``absent``.
+        power: see there; ``None`` with a reason in ``absent``.
         absent: for each figure that could not be had, why.
         processes: the raw samples.
+        lineage: of the bundle.
         created_utc: ISO 8601.
+        definitions: which meaning the figures have, ``metrics/2``.
+        data: of the evaluation images ``split``, ``n``, ``images_sha256``, ``labels_sha256`` and
+            ``preprocess_sha256``; empty where there are none.
+        throughput: of ``offline``; else ``None`` with a reason in ``absent``.
+        server: of ``server``; likewise.
+        sustained: of ``sustained``; likewise.
+        cold_start: median over the processes of each part of ``ColdStart``, in nanoseconds, under
+            its name; a part that is not known is left out.
+        memory: ``host_bytes``, the most over the processes of peak less before, and
+            ``device_bytes``; one that is not known is left out.
+        overhead: percentiles of ``overhead_ns``.
     """
 
     schema: str
@@ -136,11 +362,19 @@ class Record:
     latency: Dict[str, Quantile]
     stages: Dict[str, Dict[str, Quantile]]
     accuracy: Optional[Accuracy]
-    power: Optional[Dict[str, Any]]
+    power: Optional[Energy]
     absent: Dict[str, str]
     processes: Tuple[ProcessRun, ...] = ()
     lineage: Dict[str, Any] = field(default_factory=dict)
     created_utc: str = ""
+    definitions: str = DEFINITIONS
+    data: Dict[str, Any] = field(default_factory=dict)
+    throughput: Optional[Throughput] = None
+    server: Optional[Server] = None
+    sustained: Optional[Sustained] = None
+    cold_start: Dict[str, float] = field(default_factory=dict)
+    memory: Dict[str, int] = field(default_factory=dict)
+    overhead: Dict[str, Quantile] = field(default_factory=dict)
 
 
 def write_record(path: PathLike, record: Record) -> None:

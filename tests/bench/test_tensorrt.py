@@ -98,8 +98,8 @@ def test_a_job_builds_once_and_says_how_long_it_took(board: Board) -> None:
     assert first.run is not None
     assert first.active["engine_build_ns"] > 0
     # Its peak is that of the build.
-    assert first.run.peak_rss_bytes is None
-    assert "built its engine" in first.absent["peak_rss_bytes"]
+    assert first.run.peak_pss_bytes is None
+    assert "built its engine" in first.absent["peak_pss_bytes"]
     assert len(first.run.gpu_ns) == 200
     assert first.accuracy is not None
     assert first.active["layers"] == {"int8": 1, "fp32": 7}
@@ -108,7 +108,7 @@ def test_a_job_builds_once_and_says_how_long_it_took(board: Board) -> None:
     assert second.run is not None
     assert second.active["engine_build_ns"] is None
     assert second.active["engine_bytes"] == first.active["engine_bytes"]
-    assert second.run.peak_rss_bytes is not None
+    assert second.run.peak_pss_bytes is not None
     assert second.accuracy == first.accuracy
 
 
@@ -124,7 +124,7 @@ def test_a_whole_benchmark_writes_records(board: Board) -> None:
         assert record.active["provider"] == "TensorRT GPU, Orin"
         assert record.stages["gpu"]["p50"].n == 400
         assert record.latency["p50"].value is not None
-        assert [run.peak_rss_bytes is None for run in record.processes] == [True, False]
+        assert [run.peak_pss_bytes is None for run in record.processes] == [True, False]
 
 
 def test_another_tensorrt_builds_its_own_engine(board: Board) -> None:

@@ -171,7 +171,7 @@ def report_of_nothing(p: Place) -> list[str]:
 
 def report_of_a_damaged_record(p: Place) -> list[str]:
     place = p.here / "record.json"
-    place.write_text('{"schema": "edgexfer.bench/1", "status": "ok"}')
+    place.write_text('{"schema": "edgexfer.bench/2", "status": "ok"}')
     return ["report", str(place), "-o", str(p.here / "report.html")]
 
 

@@ -106,6 +106,7 @@ def make_record(spec: Spec, bundle: dict[str, Any] | None = None, n: int = 360) 
         absent={"power": "no energy sensor is here"},
         processes=processes,
         created_utc="2026-11-20T21:00:00Z",
+        memory={"host_bytes": 31_000_000},
     )
     return replace(record, **spec.changes)
 
@@ -236,9 +237,11 @@ def _process(rng: random.Random, order: int, p50_ms: float) -> ProcessRun:
         infer_ns=infer,
         pre_ns=(9000,) * 20,
         post_ns=(2000,) * 20,
-        cold_start=ColdStart(80_000_000, 12_000_000, 900_000),
-        peak_rss_bytes=92_000_000,
-        rss_before_load_bytes=61_000_000,
+        cold_start=ColdStart(
+            30_000_000, 80_000_000, 2_000_000, 10_000_000, 12_000_000, 900_000, 122_900_000
+        ),
+        peak_pss_bytes=92_000_000,
+        pss_before_load_bytes=61_000_000,
     )
 
 
