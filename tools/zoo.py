@@ -17,7 +17,7 @@ import statistics
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -61,9 +61,11 @@ STUDENTS = {
 TARGETS = ("x86-onnxruntime", "x86-openvino", "jetson-orin-nano")
 TIMED = TARGETS[:2]
 STEPS = ("train", "export", "bench", "table")
-TRAINING = TrainSection(epochs=6, batch_size=32, lr=1e-3)
+TRAINING = TrainSection(epochs=4, batch_size=32, lr=1e-3)
 # Medians of fresh processes are what the ratios rest on; each needs but a good median.
 BENCH = BenchSection(processes=5, seconds=1.0)
+# Enough to judge an epoch, and to search for an INT8 with; the rest trains.
+_VAL = 0.02
 _MISSING = "—"
 
 
@@ -187,13 +189,11 @@ def advance(name: str, place: Place, args: argparse.Namespace) -> None:
     if "train" in args.steps:
         model = ModelSection(name, size=STUDENTS[name])
         section = TeacherSection(model, strategy="scratch", train=TRAINING)
-        finetune(DataSection(str(args.data), limit=args.limit), section, place.run)
+        finetune(DataSection(str(args.data), val=_VAL, limit=args.limit), section, place.run)
     if "export" in args.steps:
         export_all(place, args.evaluation)
-    if "bench" in args.steps and not place.records.is_dir():
-        unfinished = place.records.with_name("bench-unfinished")
-        bench_bundle(place.bundle, targets=TIMED, section=BENCH, out=unfinished)
-        unfinished.rename(place.records)
+    if "bench" in args.steps:
+        measure(place)
 
 
 def export_all(place: Place, evaluation: int) -> None:
@@ -212,9 +212,17 @@ def export_all(place: Place, evaluation: int) -> None:
         export(place.run, replace(section, precision="auto"), place.bundle)
 
 
+def measure(place: Place) -> None:
+    """Measure all precisions of both runtimes side by side, where that is not done yet."""
+    if not place.records.is_dir():
+        unfinished = place.records.with_name("bench-unfinished")
+        bench_bundle(place.bundle, targets=TIMED, section=BENCH, out=unfinished)
+        unfinished.rename(place.records)
+
+
 def read_row(name: str, place: Place, failure: str | None) -> Row:
     """Put together what is known of one student."""
-    refused = () if failure is None else (failure,)
+    refused: tuple[str, ...] = () if failure is None else (failure,)
     if not place.bundle.is_dir():
         trained = read_run(place.run).result if place.run.is_dir() else {}
         found = trained.get("test", {}).get("top1_pct")
@@ -302,17 +310,18 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
     heads = ["student", "images", "FP32"]
     for target in TIMED:
         heads += [f"{target}: INT8 accuracy, drop", "FP32 p50", "BF16", "INT8"]
-    yield from _lines(heads, [_speed_cells(row) for row in rows])
+    yield from markdown_table(heads, [_speed_cells(row) for row in rows])
     yield ""
     heads = ["student", "file", "opset", "nodes", "size", "SQNR", "agreement", "findings"]
-    yield from _lines(heads, [cells for row in rows for cells in _file_cells(row)])
+    yield from markdown_table(heads, [cells for row in rows for cells in _file_cells(row)])
     for row in rows:
         for text in row.refused:
             yield ""
             yield f"{row.student}: {text}"
 
 
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
     yield f"| {' | '.join(heads)} |"
     yield f"|{'---|' * len(heads)}"
     for row in rows:
@@ -363,8 +372,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of class folders; only train needs it")
     parser.add_argument("--zoo", type=Path, required=True, help="folder of what is made")
-    parser.add_argument("--students", type=_names, default=list(STUDENTS), help="NAME,NAME")
-    parser.add_argument("--steps", type=_steps, default=list(STEPS), help=",".join(STEPS))
+    parser.add_argument(
+        "--students", type=names_of(STUDENTS), default=list(STUDENTS), help="NAME,NAME"
+    )
+    parser.add_argument("--steps", type=names_of(STEPS), default=list(STEPS), help=",".join(STEPS))
     parser.add_argument("--limit", type=int, default=8000, help="images of each split")
     parser.add_argument("--evaluation", type=int, default=2000, help="images that judge an export")
     parser.add_argument("--out", type=Path, help="folder for zoo.md and zoo.json")
@@ -374,20 +385,17 @@ def _parse() -> argparse.Namespace:
     return args
 
 
-def _names(text: str) -> list[str]:
-    return _known(text, STUDENTS)
+def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads names with commas between them, each one of the known."""
 
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
+        return names
 
-def _steps(text: str) -> list[str]:
-    return _known(text, STEPS)
-
-
-def _known(text: str, known: Collection[str]) -> list[str]:
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
-    return names
+    return read
 
 
 if __name__ == "__main__":
