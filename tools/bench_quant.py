@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from zoo import STUDENTS, TIMED, Place, markdown_table, measure, names_of
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.feed import normalise
 from edgexfer.core.backend import Plan, get_backend
-from edgexfer.core.bundle import Choice, get_artefact, read_manifest
+from edgexfer.core.bundle import get_artefact, read_manifest
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.fastest import Timed, is_tie, speed_ratio
 from edgexfer.core.files import read_json, write_json
@@ -166,7 +166,7 @@ def ask_speed(place: Place) -> list[Speed]:
     with tempfile.TemporaryDirectory() as folder:
         section = ExportSection(TIMED, precision="auto")
         choices = export(place.run, section, Path(folder) / "auto").choices
-    return [_judged(choice, _timed(place, choice.target)) for choice in choices]
+    return [judged(c.target, c.chosen, _timed(place, c.target)) for c in choices]
 
 
 def _timed(place: Place, target: str) -> dict[str, Timed]:
@@ -181,15 +181,15 @@ def _timed(place: Place, target: str) -> dict[str, Timed]:
     return found
 
 
-def _judged(choice: Choice, timed: dict[str, Timed]) -> Speed:
-    own = timed.pop("int8", None)
+def judged(target: str, chosen: str | None, timed: Mapping[str, Timed]) -> Speed:
+    """Hold INT8 against each float precision; only where it was chosen it may not be slower."""
+    own = timed.get("int8")
     if own is None:
-        return Speed(choice.target, choice.chosen, {}, ())
-    times = {name: speed_ratio(own, other) for name, other in timed.items()}
-    slower = [n for n, other in timed.items() if times[n] < 1 and not is_tie(own, other)]
-    return Speed(
-        choice.target, choice.chosen, times, tuple(slower) if choice.chosen == "int8" else ()
-    )
+        return Speed(target, chosen, {}, ())
+    floats = {name: other for name, other in timed.items() if other is not own}
+    times = {name: speed_ratio(own, other) for name, other in floats.items()}
+    slower = [name for name in floats if times[name] < 1 and not is_tie(own, floats[name])]
+    return Speed(target, chosen, times, tuple(slower) if chosen == "int8" else ())
 
 
 def ask_accuracy(place: Place) -> list[Loss]:
