@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
+
+from edgexfer.core.series import trend_p
 
 WINDOW = 30
 MEDIAN_LIMIT = 0.02
@@ -13,7 +14,6 @@ TREND_P = 0.01
 STEAL_LIMIT_PCT = 1.0
 FOREIGN_LIMIT_PCT = 20.0
 SPEED_LIMIT_PCT = 10.0
-_TREND_POINTS = 100
 
 
 def windows_agree(before: Sequence[int], after: Sequence[int]) -> bool:
@@ -29,30 +29,6 @@ def windows_agree(before: Sequence[int], after: Sequence[int]) -> bool:
         if abs(a - b) > limit * max(a, b):
             return False
     return trend_p(after) >= TREND_P
-
-
-def trend_p(samples: Sequence[float]) -> float:
-    """Return the two-sided p-value of a monotone trend (Mann 1945, Kendall 1975, ties corrected).
-
-    A long series is thinned to at most 100 evenly spaced samples, as the test compares all pairs.
-    """
-    step = max(1, math.ceil(len(samples) / _TREND_POINTS))
-    thin = list(samples[::step])
-    n = len(thin)
-    s = sum(_sign(thin[j] - thin[i]) for i in range(n) for j in range(i + 1, n))
-    ties: Dict[float, int] = {}
-    for value in thin:
-        ties[value] = ties.get(value, 0) + 1
-    tied = sum(t * (t - 1) * (2 * t + 5) for t in ties.values())
-    variance = (n * (n - 1) * (2 * n + 5) - tied) / 18
-    if variance <= 0:
-        return 1.0
-    z = (s - _sign(s)) / math.sqrt(variance)
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import InputError
 from edgexfer.core.files import sha256_file
+from edgexfer.core.pooled import pooled_quantiles
 from edgexfer.core.profile import Limits
 from edgexfer.core.record import SCHEMA, ProcessRun, Record
-from edgexfer.core.stats import Quantile, median, pooled_quantile, samples_needed
+from edgexfer.core.stats import Quantile, median, samples_needed
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WARMUP_FACTOR = 4.0
@@ -274,4 +275,4 @@ def spread_pct(runs: Sequence[ProcessRun]) -> Optional[float]:
 
 
 def _quantiles(runs: Sequence[Sequence[int]]) -> Dict[str, Quantile]:
-    return {name: pooled_quantile(runs, q) for name, q in QUANTILES.items()}
+    return dict(zip(QUANTILES, pooled_quantiles(runs, list(QUANTILES.values()))))

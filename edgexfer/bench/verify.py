@@ -14,7 +14,7 @@ from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import REMAKE, Artefact, Manifest, all_entries, verify_files
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.core.stats import binomial_at_most
+from edgexfer.core.distributions import binomial_at_most
 
 LABELS = "labels.txt"
 # Golden answers that fit the labels so rarely are no bad luck.

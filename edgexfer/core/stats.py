@@ -1,17 +1,18 @@
 """Percentiles with confidence bounds, and intervals for accuracies, in plain Python.
 
 Definitions are fixed here once: a percentile is the nearest rank; its upper bound is an order
-statistic that holds with 99 % confidence, widened where whole runs differ; an accuracy has a Wilson
-interval; the difference of two accuracies has Newcombe's, paired where the images are the same.
+statistic that holds with 99 % confidence; an accuracy has a Wilson interval; the difference of two
+accuracies has Newcombe's, paired where the images are the same. What several runs, and samples that
+resemble their neighbours, do to a percentile is in ``pooled.py``.
 """
 
 from __future__ import annotations
 
 import math
-import random
-from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
+
+from edgexfer.core.distributions import binomial, student_t
 
 Z95_TWO_SIDED = 1.959963984540054
 
@@ -23,10 +24,11 @@ class Quantile:
     Attributes:
         q: the percentile as a fraction, 0.9 for p90.
         n: how many samples it rests on.
-        value: nearest-rank percentile in the samples' unit; ``None`` where there is no sample.
-        upper99: value that the true percentile does not exceed with 99 % confidence; ``None`` where
-            ``n`` is too small for one.
-        reason: why a value is ``None``.
+        value: nearest-rank percentile in the samples' unit; ``None`` where ``n`` is too small for a
+            bound, as it then says little more than the largest sample.
+        upper99: value that the true percentile does not exceed with 99 % confidence; ``None``
+            likewise, and where the samples hang together too much to count for as many.
+        reason: why they are ``None``.
     """
 
     q: float
@@ -51,47 +53,8 @@ def quantile(samples: Sequence[float], q: float) -> Quantile:
     rank = upper_rank(n, q)
     if rank is None:
         need = samples_needed(q)
-        return Quantile(q, n, value, None, f"n={n} < {need}, too few for a 99 % bound")
+        return Quantile(q, n, None, None, f"n={n} < {need}, too few for a 99 % bound")
     return Quantile(q, n, value, float(ordered[rank - 1]))
-
-
-def pooled_quantile(runs: Sequence[Sequence[float]], q: float) -> Quantile:
-    """Return a percentile over all runs; its upper bound knows that runs differ from each other.
-
-    The bound is the larger of ``quantile``'s, which takes all samples for independent, and a
-    bootstrap over whole runs (Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
-    section 3.8). With one run there is nothing to say of the second.
-
-    Args:
-        runs: samples of each run, in any one unit; empty ones are left out.
-        q: between 0 and 1, exclusive.
-    """
-    filled = [sorted(run) for run in runs if run]
-    pooled = quantile([sample for run in filled for sample in run], q)
-    if pooled.upper99 is None or len(filled) < 2:
-        return pooled
-    return replace(pooled, upper99=max(pooled.upper99, _between_runs(filled, q)))
-
-
-def _between_runs(runs: Sequence[Sequence[float]], q: float, resamples: int = 1000) -> float:
-    """Return the 99th percentile of the q-quantile when whole runs are drawn with replacement."""
-    union = sorted(sample for run in runs for sample in run)
-    chance = random.Random(0)
-    places = range(len(runs))
-    found = []
-    for _ in range(resamples):
-        drawn = [runs[i] for i in chance.choices(places, k=len(runs))]
-        rank = math.ceil(q * sum(map(len, drawn)) - 1e-9)
-        low, high = 0, len(union) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if sum(bisect_right(run, union[middle]) for run in drawn) >= rank:
-                high = middle
-            else:
-                low = middle + 1
-        found.append(union[low])
-    found.sort()
-    return float(found[math.ceil(0.99 * resamples) - 1])
 
 
 def upper_rank(n: int, q: float, alpha: float = 0.01) -> Optional[int]:
@@ -103,7 +66,7 @@ def upper_rank(n: int, q: float, alpha: float = 0.01) -> Optional[int]:
     tail = 0.0
     rank = n + 1
     while rank > 1:
-        tail += _binomial(n, rank - 1, q) if rank - 1 <= n else 0.0
+        tail += binomial(n, rank - 1, q) if rank - 1 <= n else 0.0
         if tail > alpha:
             break
         rank -= 1
@@ -113,22 +76,6 @@ def upper_rank(n: int, q: float, alpha: float = 0.01) -> Optional[int]:
 def samples_needed(q: float, alpha: float = 0.01) -> int:
     """Return the least n for which ``upper_rank`` exists: the largest sample must bound q."""
     return math.ceil(math.log(alpha) / math.log(q))
-
-
-def binomial_at_most(n: int, k: int, p: float) -> float:
-    """Return how probable it is that of ``n`` tries at most ``k`` succeed, each with chance ``p``.
-
-    Args:
-        n: tries.
-        k: successes, at least 0.
-        p: between 0 and 1, neither included.
-    """
-    return math.fsum(_binomial(n, i, p) for i in range(min(k, n) + 1))
-
-
-def _binomial(n: int, k: int, p: float) -> float:
-    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
 
 
 def median(samples: Sequence[float]) -> float:
@@ -141,19 +88,6 @@ def mad(samples: Sequence[float]) -> float:
     """Return the median absolute deviation from the median, in the samples' unit."""
     centre = median(samples)
     return median([abs(s - centre) for s in samples])
-
-
-def lag1(samples: Sequence[float]) -> float:
-    """Return the lag-1 autocorrelation of a series in its order of time, 0 where undefined."""
-    n = len(samples)
-    if n < 3:
-        return 0.0
-    mean = math.fsum(samples) / n
-    variance = math.fsum((s - mean) ** 2 for s in samples)
-    if variance == 0.0:
-        return 0.0
-    both = zip(samples[:-1], samples[1:])
-    return math.fsum((a - mean) * (b - mean) for a, b in both) / variance
 
 
 def wilson(correct: int, n: int, z: float = Z95_TWO_SIDED) -> Tuple[float, float]:
@@ -337,51 +271,6 @@ def seeded_gain(first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]
     dof = variance**2 / sum(v * v / d for v, d in parts)
     half = student_t(0.975, dof) * math.sqrt(variance)
     return SeededGain(100 * gain, 100 * (gain - half), 100 * (gain + half), seeds, n)
-
-
-def student_t(p: float, dof: float) -> float:
-    """Return the p-quantile of Student's t for p from 0.5 to 1, exclusive.
-
-    Args:
-        p: the probability.
-        dof: degrees of freedom, above 0; need not be whole.
-    """
-    low, high = 0.0, 1.0
-    while _t_cdf(high, dof) < p:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        if _t_cdf(middle, dof) < p:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _t_cdf(t: float, dof: float) -> float:
-    """Return P(T ≤ t) for t ≥ 0, by the incomplete beta function (Abramowitz and Stegun 26.7.1)."""
-    return 1 - _incomplete_beta(dof / (dof + t * t), dof / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """Return the regularised I_x(a, b) by its continued fraction (Abramowitz and Stegun 26.5.8)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    fraction = 1.0
-    # Evaluated from its tail: it converges in O(sqrt(max(a, b))) terms on this side of x.
-    for k in range(200 + int(10 * math.sqrt(max(a, b))), 0, -1):
-        m = k // 2
-        if k % 2:
-            term = -(a + m) * (a + b + m) * x / ((a + k - 1) * (a + k))
-        else:
-            term = m * (b - m) * x / ((a + k - 1) * (a + k))
-        fraction = 1 + term / fraction
-    return front / (a * fraction)
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -19,9 +19,10 @@ from edgexfer.bench.suite import (
 )
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.files import read_json, write_json
+from edgexfer.core.pooled import pooled_quantile
 from edgexfer.core.profile import Limits
 from edgexfer.core.record import read_record, write_record
-from edgexfer.core.stats import pooled_quantile, quantile
+from edgexfer.core.stats import quantile
 from tests.bundles import make_bundle, reseal
 
 FAST = Settings(processes=2, seconds=0.01, samples=100, threads=1, seed=0)
