@@ -25,6 +25,7 @@ VERBS = (
     "finetune",
     "distill",
     "eval",
+    "audit",
     "export",
     "lint",
     "verify",

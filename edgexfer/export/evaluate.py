@@ -60,8 +60,46 @@ class Evaluation:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What one model or artefact says of the test images.
+
+    Attributes:
+        name: ``model`` for a run, the artefact's name for a bundle.
+        right: for each image, whether its top-1 class is the label; ``None`` where it cannot run.
+        reason: why it cannot.
+    """
+
+    name: str
+    right: tuple[bool, ...] | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a run or bundle says of the test images of a data set.
+
+    Attributes:
+        keys: names of the images.
+        labels: their classes, by name.
+        classes: all classes, in the data set's order.
+        answers: one for a run, one for each artefact of a bundle.
+    """
+
+    keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+
 def evaluate(subject: Path, data: DataSection | None) -> list[Evaluation]:
-    """Measure top-1 accuracy on the test split of a data set.
+    """Measure top-1 accuracy on the test split of a data set; see ``ask``."""
+    found = ask(subject, data)
+    return [_score(answer, found.labels, found.classes) for answer in found.answers]
+
+
+def ask(subject: Path, data: DataSection | None) -> Answers:
+    """Classify the test images of a data set.
 
     Args:
         subject: a run or a sealed bundle.
@@ -75,14 +113,14 @@ def evaluate(subject: Path, data: DataSection | None) -> list[Evaluation]:
     if (subject / MANIFEST).is_file():
         if data is None:
             raise RunError(f"{subject}: a bundle does not know its data set", "add --data DATA")
-        return _evaluate_bundle(subject, verify_files(subject), data)
+        return _ask_bundle(subject, verify_files(subject), data)
     if not (subject / INFO).is_file():
         raise RunError(
             f"{subject}: is neither a run nor a bundle",
             "name a folder that finetune, distill or export has made, such as TRIP/student",
         )
     info = read_run(subject)
-    return [_evaluate_run(subject, data or DataSection(**info.data))]
+    return _ask_run(subject, data or DataSection(**info.data))
 
 
 def to_text(results: list[Evaluation]) -> str:
@@ -103,69 +141,65 @@ def to_text(results: list[Evaluation]) -> str:
     return "\n".join(lines)
 
 
-def _evaluate_run(run: Path, data: DataSection) -> Evaluation:
+def _ask_run(run: Path, data: DataSection) -> Answers:
     from edgexfer.models.store import load_model
     from edgexfer.training.evaluate import predict_logits
 
     model, card = load_model(run)
     images, order, classes = _test_images(run, data, card.preprocess, card.classes)
     predictions = predict_logits(model, card.preprocess, images).argmax(1)
-    return _score("model", predictions, images.labels.numpy(), order, classes)
+    answer = Answer("model", _right(predictions, images, order))
+    return _answers(images, classes, [answer])
 
 
-def _evaluate_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> list[Evaluation]:
+def _ask_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> Answers:
     from edgexfer.bench.accuracy import predict
 
     images, order, classes = _test_images(bundle, data, manifest.preprocess, manifest.labels)
     pixels = images.pixels(range(len(images))).permute(0, 2, 3, 1).numpy()
-    results = []
+    answers = []
     for artefact in manifest.artefacts:
         try:
             profile = read_profile(bundle, manifest, artefact)
             session = load_artefact(bundle, artefact, profile, get_backend(artefact.backend))
         except BackendError as error:
-            results.append(Evaluation(artefact.name, 0, 0, None, 0.0, 100.0, {}, error.what))
+            answers.append(Answer(artefact.name, None, error.what))
             continue
         with closing(session):
             predictions = predict(session, pixels, manifest.preprocess).argmax(1)
-        results.append(_score(artefact.name, predictions, images.labels.numpy(), order, classes))
-    return results
+        answers.append(Answer(artefact.name, _right(predictions, images, order)))
+    return _answers(images, classes, answers)
 
 
 def _test_images(
     where: Path, data: DataSection, preprocess: Preprocess, model_classes: tuple[str, ...]
 ) -> tuple[Images, list[int], tuple[str, ...]]:
-    from edgexfer.data.images import load_images
     from edgexfer.models.classes import match_classes
-    from edgexfer.training.stage import open_data
+    from edgexfer.training.stage import images_of, open_data
 
     dataset = open_data(data)
     order = match_classes(model_classes, dataset.classes, str(where))
-    images = load_images(
-        dataset,
-        "test",
-        preprocess,
-        cache=data.cache,
-        workers=data.workers,
-        allow_quarantined=data.allow_quarantined,
-    )
-    return images, order, dataset.classes
+    return images_of(data, dataset, "test", preprocess), order, dataset.classes
 
 
-def _score(
-    name: str,
-    predictions: np.ndarray,
-    labels: np.ndarray,
-    order: list[int],
-    classes: tuple[str, ...],
-) -> Evaluation:
+def _right(predictions: np.ndarray, images: Images, order: list[int]) -> tuple[bool, ...]:
     import numpy as np
 
-    right = predictions == np.asarray(order)[labels]
-    n, correct = len(labels), int(right.sum())
+    return tuple((predictions == np.asarray(order)[images.labels.numpy()]).tolist())
+
+
+def _answers(images: Images, classes: tuple[str, ...], answers: list[Answer]) -> Answers:
+    labels = tuple(classes[i] for i in images.labels.tolist())
+    return Answers(tuple(images.keys), labels, classes, tuple(answers))
+
+
+def _score(answer: Answer, labels: tuple[str, ...], classes: tuple[str, ...]) -> Evaluation:
+    if answer.right is None:
+        return Evaluation(answer.name, 0, 0, None, 0.0, 100.0, {}, answer.reason)
+    n, correct = len(labels), sum(answer.right)
     low, high = wilson(correct, n)
-    per_class = {
-        c: ClassScore(int((labels == i).sum()), int(right[labels == i].sum()))
-        for i, c in enumerate(classes)
-    }
-    return Evaluation(name, n, correct, 100 * correct / n, 100 * low, 100 * high, per_class)
+    of_class: dict[str, list[bool]] = {c: [] for c in classes}
+    for label, right in zip(labels, answer.right, strict=True):
+        of_class[label].append(right)
+    scores = {c: ClassScore(len(found), sum(found)) for c, found in of_class.items()}
+    return Evaluation(answer.name, n, correct, 100 * correct / n, 100 * low, 100 * high, scores)

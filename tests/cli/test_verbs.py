@@ -41,6 +41,24 @@ def test_eval_of_a_run_and_of_its_bundle_agree(
     assert "worst class" in said(capsys, "eval", good.run)
 
 
+def test_audit_compares_a_bundle_with_its_run_class_by_class(
+    good: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subjects = (good.run, good.bundle, "--data", good.pictures)
+    found = answered(capsys, "audit", *subjects)
+    scores = answered(capsys, "eval", good.bundle, "--data", good.pictures)
+    assert [s["name"] for s in found["subjects"][1:]] == [
+        f"{good.bundle.name}/{s['name']}" for s in scores
+    ]
+    for subject, score in zip(found["subjects"][1:], scores, strict=True):
+        assert {g["group"]: g["correct"] for g in subject["groups"]} == {
+            name: c["correct"] for name, c in score["classes"].items()
+        }
+    assert "points" in said(capsys, "audit", *subjects, "--max-drop", "100")
+    # A few images cannot show that a group loses less than a tenth of a point.
+    assert "limit: " in said(capsys, "audit", *subjects, "--max-drop", "0.1", code=1)
+
+
 def test_eval_matches_classes_by_name(
     good: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
