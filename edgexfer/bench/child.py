@@ -33,12 +33,14 @@ class Completed:
             time ran out.
         stdout: what it wrote.
         stderr: likewise.
+        reason: what became of it, where it has no exit code of its own.
     """
 
     argv: Sequence[str]
     code: Optional[int]
     stdout: str
     stderr: str
+    reason: str = ""
 
 
 def run_child(
@@ -104,7 +106,9 @@ def result_of(job: Job, done: Completed, path: Path, limit_s: float) -> Result:
             return Result(SCHEMA, job, failure)
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     last = f" ({lines[-1][:_TEXT_LIMIT]})" if lines else ""
-    if done.code is None:
+    if done.reason:
+        how, fix = f"did not end: {done.reason}", "run the same command again"
+    elif done.code is None:
         how, fix = f"did not end within {limit_s:.0f} s and was killed", "measure fewer images"
     elif done.code < 0:
         how, fix = f"was killed by {_signal_name(-done.code)}{last}", "check memory and runtime"

@@ -46,6 +46,10 @@ class Transport(Protocol):
         """Return the path there of a scratch file that ends with this transport."""
         ...
 
+    def close(self) -> None:
+        """End what still runs there and remove scratch files."""
+        ...
+
 
 class Local:
     """This machine, through the same verbs as any other.
@@ -82,6 +86,9 @@ class Local:
     def scratch(self, name: str) -> str:
         """Return a path in the scratch folder."""
         return str(self._scratch / name)
+
+    def close(self) -> None:
+        """Do nothing: children are over, and scratch files belong to the caller."""
 
 
 def checked(done: Completed, transport: Transport) -> str:
