@@ -1,17 +1,26 @@
 """Facts of the machine, read and never changed; what cannot be read is ``None`` with its reason.
 
-Every path is taken below a root, so that the readers can be tested on any board's files.
+This is the list of them; what needs more than a line is read in ``cores`` and ``boards``. Every
+path is taken below a root, so that the readers can be tested on any board's files.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import platform
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
+
+from edgexfer.bench import boards, cores
+from edgexfer.bench.channels import system_channels
+from edgexfer.bench.nvml import Nvml, NvmlError
+from edgexfer.bench.reading import Reading, read_text
+from edgexfer.bench.sensors import throttling
+from edgexfer.core.record import Sensors
 
 # CPU features that decide how fast INT8, FP16 and BF16 run, by the kernel's names.
 FLAGS = (
@@ -29,31 +38,40 @@ _PARTS = {
 _ELF_KINDS = {3: "x86", 40: "arm", 62: "x86", 183: "arm"}
 _UNAME_KINDS = {"x86": r"x86_64|amd64|i\d86", "arm": r"aarch64|arm64|armv\d.*"}
 
-Reading = Tuple[Any, str]
-"""A value and, where it is ``None``, the reason."""
 
-
-def facts(root: Path = Path("/")) -> Dict[str, Any]:
+def facts(root: Path = Path("/"), nvml: Callable[[], Nvml] = Nvml) -> Dict[str, Any]:
     """Return what is known of this machine.
 
     Args:
-        root: prefix of ``/proc``, ``/sys`` and ``/etc``.
+        root: prefix of ``/proc``, ``/sys``, ``/etc`` and the folders of tools.
+        nvml: opens NVIDIA's management library.
 
     Returns:
         JSON values by name, and under ``absent`` why a value is ``None``.
     """
-    cpu = _read(root, "proc/cpuinfo") or ""
+    cpu = read_text(root, "proc/cpuinfo")[0] or ""
+    packages = boards.packages(root)
     readers: Dict[str, Callable[[], Reading]] = {
+        "host": lambda: _host(root),
+        "board": lambda: boards.board(root),
+        "soc": lambda: boards.soc(root),
+        "firmware": lambda: boards.firmware(root),
+        "l4t": lambda: boards.l4t(root),
+        "jetpack": lambda: boards.jetpack(root, packages),
+        "power_mode": lambda: boards.power_mode(root),
         "cpu": lambda: _cpu_model(cpu),
         "cpu_flags": lambda: _cpu_flags(cpu),
-        "memory_bytes": lambda: _memory(root),
+        "cpu_quota": lambda: cores.cpu_quota(root),
+        "governor": lambda: cores.governor(root),
+        "max_mhz": lambda: cores.max_mhz(root),
+        "now_mhz": lambda: cores.now_mhz(root),
+        "turbo": lambda: cores.turbo(root),
+        "smt": lambda: cores.smt(root),
+        "memory_bytes": lambda: _memory(root, "MemTotal"),
+        "swap_bytes": lambda: _memory(root, "SwapTotal"),
+        "memory_limit_bytes": lambda: cores.memory_limit(root),
         "cache_mib": lambda: _caches(root),
-        "governor": lambda: _governor(root),
-        "max_mhz": lambda: _max_mhz(root),
         "load1": lambda: _load(root),
-        "board": lambda: _board(root),
-        "l4t": lambda: _l4t(root),
-        "power_mode": lambda: _power_mode(root),
         "container": lambda: _container(root),
         "emulator": lambda: emulator(root),
     }
@@ -64,36 +82,91 @@ def facts(root: Path = Path("/")) -> Dict[str, Any]:
         "os": _os_name(root),
         "python": platform.python_version(),
         "glibc": platform.libc_ver()[1] or None,
+        "page_bytes": os.sysconf("SC_PAGE_SIZE"),
         "cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
+        "affinity": sorted(cores.usable_cpus()),
+        "usable_cores": cores.usable_cores(root),
+        "packages": packages,
         "environment": {
             key: value for key, value in os.environ.items() if key.startswith(THREAD_VARIABLES)
         },
     }
-    absent = {}
+    absent: Dict[str, str] = {}
     for name, reader in readers.items():
         found[name], reason = reader()
         if found[name] is None:
             absent[name] = reason
+    found.update(_gpus(root, nvml, absent))
+    found.update(_sensors_now(root, absent))
     found["absent"] = absent
     return found
 
 
-def _read(root: Path, name: str) -> Optional[str]:
+def _gpus(root: Path, nvml: Callable[[], Nvml], absent: Dict[str, str]) -> Dict[str, Any]:
+    """Return NVIDIA's driver, its GPUs, and how many other processes compute on them."""
+    found: Dict[str, Any] = {"driver": None, "gpus": None, "other_gpu_processes": None}
+    found["driver"], absent["driver"] = boards.driver(root)
     try:
-        return (root / name).read_text(errors="replace").strip("\x00\n ")
-    except OSError:
-        return None
+        library = nvml()
+    except NvmlError as error:
+        absent["gpus"] = absent["other_gpu_processes"] = str(error)
+    else:
+        asked: Dict[str, Callable[[], Any]] = {
+            "driver": library.driver,
+            "gpus": lambda: [gpu.name() for gpu in library.gpus()],
+            "other_gpu_processes": lambda: sum(len(g.other_processes()) for g in library.gpus()),
+        }
+        for name, ask in asked.items():
+            try:
+                found[name] = ask()
+            except NvmlError as error:
+                absent[name] = str(error)
+        library.close()
+    for name, value in found.items():
+        if value is not None:
+            absent.pop(name, None)
+    return found
 
 
-def _usable_cores() -> Optional[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+def _sensors_now(root: Path, absent: Dict[str, str]) -> Dict[str, Any]:
+    """Return all temperatures in degrees Celsius, and what throttles the machine at this moment."""
+    temperatures: Dict[str, float] = {}
+    flags: Dict[str, Tuple[Optional[int], ...]] = {}
+    channels = system_channels(root, cores.usable_cpus())
+    try:
+        for name, read in channels.series.items():
+            if name.endswith("_c"):
+                with contextlib.suppress(ValueError, OSError):
+                    temperatures[name[:-2]] = read()
+        for name, read in channels.flags.items():
+            with contextlib.suppress(ValueError, OSError):
+                flags[name] = (int(read()),)
+    finally:
+        channels.close()
+    found: Dict[str, Any] = {"temperatures_c": temperatures or None, "throttled": None}
+    if not temperatures:
+        absent["temperatures_c"] = "the kernel shows no temperature"
+    if flags:
+        found["throttled"] = list(throttling(Sensors(0, (0,), {}, flags)).throttled)
+    else:
+        absent["throttled"] = "this machine shows no counter or register of throttling"
+    return found
+
+
+def _host(root: Path) -> Reading:
+    """Return a name of this machine that tells it from others and nobody its name.
+
+    The identity that systemd gives a machine goes into the hash, as host names can be guessed.
+    """
+    name = read_text(root, "etc/hostname")[0] or platform.node()
+    identity = read_text(root, "etc/machine-id")[0]
+    if not identity:
+        return None, "no /etc/machine-id tells this machine from others"
+    return hashlib.sha256(f"{identity}\0{name}".encode()).hexdigest()[:16], ""
 
 
 def _os_name(root: Path) -> Optional[str]:
-    text = _read(root, "etc/os-release") or ""
+    text = read_text(root, "etc/os-release")[0] or ""
     match = re.search(r'^PRETTY_NAME="?([^"\n]+)', text, re.MULTILINE)
     return match.group(1) if match else None
 
@@ -116,9 +189,10 @@ def _cpu_flags(cpu: str) -> Reading:
     return [flag for flag in FLAGS if flag in have], ""
 
 
-def _memory(root: Path) -> Reading:
-    match = re.search(r"^MemTotal:\s*(\d+) kB", _read(root, "proc/meminfo") or "", re.MULTILINE)
-    return (int(match.group(1)) * 1024, "") if match else (None, "/proc/meminfo is not readable")
+def _memory(root: Path, key: str) -> Reading:
+    text, reason = read_text(root, "proc/meminfo")
+    match = re.search(rf"^{key}:\s*(\d+) kB", text or "", re.MULTILINE)
+    return (int(match.group(1)) * 1024, "") if match else (None, reason or f"no {key} is told")
 
 
 def _caches(root: Path) -> Reading:
@@ -127,7 +201,8 @@ def _caches(root: Path) -> Reading:
     for index in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index[0-9]*"):
         place = index.relative_to(root)
         level, kind, shared, size = (
-            _read(root, f"{place}/{name}") for name in ("level", "type", "shared_cpu_list", "size")
+            read_text(root, f"{place}/{name}")[0]
+            for name in ("level", "type", "shared_cpu_list", "size")
         )
         match = re.fullmatch(r"(\d+)K", size or "")
         if match and kind != "Instruction":
@@ -137,54 +212,9 @@ def _caches(root: Path) -> Reading:
     return sum(sizes.values()) / 1024, ""
 
 
-def _governor(root: Path) -> Reading:
-    text = _read(root, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return text, "no cpufreq on this machine (a virtual machine has none)"
-
-
-def _max_mhz(root: Path) -> Reading:
-    text = _read(root, "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq")
-    if text and text.isdigit():
-        return int(text) // 1000, ""
-    return None, "no cpufreq on this machine (a virtual machine has none)"
-
-
 def _load(root: Path) -> Reading:
-    match = re.match(r"\d+\.\d+", _read(root, "proc/loadavg") or "")
+    match = re.match(r"\d+\.\d+", read_text(root, "proc/loadavg")[0] or "")
     return (float(match.group()), "") if match else (None, "/proc/loadavg is not readable")
-
-
-def _board(root: Path) -> Reading:
-    """Read the board's name, such as ``Raspberry Pi 5 Model B Rev 1.0``."""
-    for name in ("proc/device-tree/model", "sys/class/dmi/id/product_name"):
-        text = _read(root, name)
-        if text:
-            return text, ""
-    return None, "neither a device tree nor DMI names the board"
-
-
-def _l4t(root: Path) -> Reading:
-    """Read the release of Jetson Linux, such as ``36.4.3``."""
-    text = _read(root, "etc/nv_tegra_release") or ""
-    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text)
-    if match:
-        return f"{match.group(1)}.{match.group(2)}", ""
-    return None, "no /etc/nv_tegra_release: not a Jetson"
-
-
-def _power_mode(root: Path) -> Reading:
-    """Ask a Jetson for the name of its power mode; ids differ from board to board."""
-    tool = root / "usr/sbin/nvpmodel"
-    if not tool.exists():
-        return None, "no nvpmodel: not a Jetson"
-    try:
-        done = subprocess.run(
-            [str(tool), "-q"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return None, f"nvpmodel -q does not answer ({type(error).__name__})"
-    match = re.search(r"NV Power Mode:\s*(\S+)", done.stdout)
-    return (match.group(1), "") if match else (None, "nvpmodel -q names no mode")
 
 
 def _container(root: Path) -> Reading:
@@ -210,7 +240,7 @@ def emulator(root: Path = Path("/"), machine: Optional[str] = None) -> Reading:
     own = _kind(machine or platform.machine())
     if own is None:
         return None, "this kind of machine is not known"
-    program, kernel = _running_program(root), _read(root, "proc/sys/kernel/arch")
+    program, kernel = _running_program(root), read_text(root, "proc/sys/kernel/arch")[0]
     if program is not None and program[1] not in (None, own):
         return f"{program[0]}, a program for {program[1]}", ""
     if kernel is not None and _kind(kernel) not in (None, own):

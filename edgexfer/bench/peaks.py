@@ -6,12 +6,12 @@ model is a different thing and lives in ``suite``. The files that are timed are 
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from edgexfer.bench.cores import usable_cores
 from edgexfer.bench.latency import timed
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
@@ -61,7 +61,7 @@ def measure_peaks(kernels: Iterable[Kernel], backend: str, device: str = "CPU") 
     for kernel in kernels:
         for precision in ("int8",) if kernel.quantized else _FLOATS:
             if precision in module.PRECISIONS:
-                plan = Plan(precision=precision, threads=_cores(), device=device)
+                plan = Plan(precision=precision, threads=usable_cores(), device=device)
                 rate = _rate(module, kernel, plan)
                 if rate is not None:
                     best[precision] = max(best.get(precision, 0.0), rate)
@@ -69,6 +69,7 @@ def measure_peaks(kernels: Iterable[Kernel], backend: str, device: str = "CPU") 
         raise BackendError(
             f"backend {backend}: runs no FP32 on {device}", "probe with another backend"
         )
+    threads = usable_cores()
     facts = {f"{backend}_version": Fact(version, "measured", "asked of the runtime")}
     for precision, rate in best.items():
         unit = "gop_s" if precision == "int8" else "gflop_s"
@@ -76,7 +77,7 @@ def measure_peaks(kernels: Iterable[Kernel], backend: str, device: str = "CPU") 
             facts[f"{precision}_peak_{unit}"] = Fact(
                 round(rate, 1),
                 "measured",
-                f"fastest run of convolutions and matrix products, {_cores()} threads, {version}",
+                f"fastest run of convolutions and matrix products, {threads} threads, {version}",
             )
     return facts
 
@@ -85,7 +86,7 @@ def measure_memory() -> Dict[str, Fact]:
     """Return the bandwidth of copying 256 MiB with all cores at once, reads and writes counted."""
     import numpy as np
 
-    threads = _cores()
+    threads = usable_cores()
     size = _COPIED_BYTES // threads
     pairs = [(np.ones(size, np.uint8), np.empty(size, np.uint8)) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
@@ -96,12 +97,6 @@ def measure_memory() -> Dict[str, Fact]:
     rate = 2 * size * threads / min(times)
     source = f"the fastest of {_COPIES} copies of 256 MiB with {threads} threads"
     return {"memory_bandwidth_gb_s": Fact(round(rate, 1), "measured", source)}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _rate(module: Any, kernel: Kernel, plan: Plan) -> Optional[float]:

@@ -9,23 +9,8 @@ import pytest
 
 from edgexfer.bench.device import emulator, facts, interpreter
 from edgexfer.bench.watch import Watch, reference_ns
-
-PI5 = {
-    "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 108.00\n"
-    "Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp asimddp\n"
-    "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n",
-    "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\x00",
-    "proc/meminfo": "MemTotal:        8256000 kB\nMemFree: 1 kB\n",
-    "proc/loadavg": "0.25 0.10 0.05 1/200 999\n",
-    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
-    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2400000\n",
-    "etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
-}
-JETSON = {
-    "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd42\n",
-    "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\x00",
-    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
-}
+from tests.bench.fake_nvml import NOT_SUPPORTED, FakeNvml
+from tests.bench.unfold import unfold
 
 
 def _board(root: Path, files: dict[str, str]) -> Path:
@@ -37,15 +22,24 @@ def _board(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_raspberry_pi(tmp_path: Path) -> None:
-    found = facts(_board(tmp_path, PI5))
+    found = facts(unfold("raspberry-pi-5", tmp_path))
     assert found["board"] == "Raspberry Pi 5 Model B Rev 1.0"
-    assert found["cpu"] == "Cortex-A76"
+    assert (found["cpu"], found["soc"]) == ("Cortex-A76", "bcm2712")
     assert found["cpu_flags"] == ["asimd", "asimddp", "asimdhp", "fphp"]
-    assert found["memory_bytes"] == 8256000 * 1024
+    assert (found["memory_bytes"], found["swap_bytes"]) == (8256000 * 1024, 524272 * 1024)
     assert (found["governor"], found["max_mhz"], found["load1"]) == ("ondemand", 2400, 0.25)
     assert found["os"] == "Debian GNU/Linux 12 (bookworm)"
+    assert found["temperatures_c"] == {"cpu-thermal": 48.8}
+    assert found["throttled"] == []
     assert found["l4t"] is None
     assert "not a Jetson" in found["absent"]["l4t"]
+
+
+def test_a_raspberry_pi_that_is_throttled_now(tmp_path: Path) -> None:
+    assert facts(unfold("raspberry-pi-4", tmp_path))["throttled"] == [
+        "under-voltage (get_throttled)",
+        "throttled (get_throttled)",
+    ]
 
 
 def test_caches_are_counted_once_and_without_those_of_instructions(tmp_path: Path) -> None:
@@ -59,42 +53,50 @@ def test_caches_are_counted_once_and_without_those_of_instructions(tmp_path: Pat
     assert facts(_board(tmp_path, files))["cache_mib"] == 1 + 2 * 32 / 1024
 
 
-def test_a_jetson_and_the_name_of_its_power_mode(tmp_path: Path) -> None:
-    root = _board(tmp_path, JETSON)
-    tool = root / "usr/sbin/nvpmodel"
-    tool.parent.mkdir(parents=True)
-    tool.write_text('#!/bin/sh\n[ "$1" = -q ] && printf "NV Power Mode: MAXN_SUPER\\n2\\n"\n')
-    tool.chmod(0o755)
-    found = facts(root)
-    assert (found["l4t"], found["power_mode"]) == ("36.4.3", "MAXN_SUPER")
-    assert found["cpu"] == "Cortex-A78AE"
+def test_a_jetson(tmp_path: Path) -> None:
+    found = facts(unfold("jetson-orin-nano-jp6", tmp_path))
+    assert (found["l4t"], found["jetpack"], found["soc"]) == ("36.4.3", "6.2", "tegra234")
+    assert (found["power_mode"], found["cpu"]) == ("MAXN_SUPER", "Cortex-A78AE")
+    assert (found["max_mhz"], found["now_mhz"]) == (1728, 1344)
+    assert found["packages"]["tensorrt"] == "10.3.0.30-1+cuda12.5"
+    assert found["firmware"] == "36.4.3-gcid-38968081"
+    # A host's name is for nobody else to read, nor for a page to run.
+    assert len(found["host"]) == 16
+    assert "nano" not in json.dumps(found["host"])
 
 
-@pytest.mark.parametrize(
-    ("script", "reason"), [("exit 1", "names no mode"), (None, "does not answer")]
-)
-def test_a_power_mode_that_cannot_be_read(tmp_path: Path, script: str | None, reason: str) -> None:
-    tool = tmp_path / "usr/sbin/nvpmodel"
-    tool.parent.mkdir(parents=True)
-    tool.write_text(f"#!/bin/sh\n{script}\n" if script else "not a program")
-    if script:
-        tool.chmod(0o755)
-    found = facts(tmp_path)
-    assert found["power_mode"] is None
-    assert reason in found["absent"]["power_mode"]
+def test_a_gpu_and_who_else_uses_it(tmp_path: Path) -> None:
+    fake = FakeNvml()
+    fake.processes = (4711,)
+    found = facts(tmp_path, fake.open)
+    assert (found["driver"], found["gpus"]) == ("595.78", ["NVIDIA Thing"])
+    assert found["other_gpu_processes"] == 1
+    assert not {"driver", "gpus", "other_gpu_processes"} & set(found["absent"])
+    fake.refused["nvmlDeviceGetComputeRunningProcesses_v3"] = NOT_SUPPORTED
+    found = facts(tmp_path, fake.open)
+    assert found["other_gpu_processes"] is None
+    assert "Not Supported" in found["absent"]["other_gpu_processes"]
+    assert fake.opened == 0
 
 
 def test_on_an_empty_root_every_absent_fact_has_its_reason(tmp_path: Path) -> None:
     found = facts(tmp_path)
     absent = found["absent"]
-    names = {"cpu", "cpu_flags", "memory_bytes", "governor", "max_mhz", "load1", "board", "l4t"}
-    assert names | {"cache_mib", "power_mode", "container", "emulator"} == set(absent)
+    cpu = {"cpu", "cpu_flags", "cpu_quota", "governor", "max_mhz", "now_mhz", "turbo", "smt"}
+    memory = {"memory_bytes", "swap_bytes", "memory_limit_bytes", "cache_mib"}
+    board = {"host", "board", "soc", "firmware", "l4t", "jetpack", "power_mode"}
+    gpu = {"driver", "gpus", "other_gpu_processes"}
+    now = {"load1", "temperatures_c", "throttled", "container", "emulator"}
+    assert cpu | memory | board | gpu | now == set(absent)
     assert all(found[name] is None and reason for name, reason in absent.items())
 
 
-def test_a_container_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".dockerenv").touch()
-    assert facts(tmp_path)["container"] == "docker"
+def test_a_container_and_what_it_grants(tmp_path: Path) -> None:
+    found = facts(unfold("container", tmp_path))
+    assert found["container"] == "docker"
+    assert (found["cpu_quota"], found["memory_limit_bytes"]) == (1.5, 1 << 30)
+    assert found["usable_cores"] == min(2, len(found["affinity"]))
+    assert found["swap_bytes"] == 0
 
 
 X86, ARM_64, ARM_32, RISC_V = 62, 183, 40, 243
