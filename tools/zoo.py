@@ -61,7 +61,6 @@ STUDENTS = {
 TARGETS = ("x86-onnxruntime", "x86-openvino", "jetson-orin-nano")
 TIMED = TARGETS[:2]
 STEPS = ("train", "export", "bench", "table")
-TRAINING = TrainSection(epochs=4, batch_size=32, lr=1e-3)
 # Medians of fresh processes are what the ratios rest on; each needs but a good median.
 BENCH = BenchSection(processes=5, seconds=1.0)
 # Enough to judge an epoch, and to search for an INT8 with; the rest trains.
@@ -188,15 +187,16 @@ def advance(name: str, place: Place, args: argparse.Namespace) -> None:
     """
     if "train" in args.steps:
         model = ModelSection(name, size=STUDENTS[name])
-        section = TeacherSection(model, strategy="scratch", train=TRAINING)
+        train = TrainSection(epochs=args.epochs, batch_size=32, lr=1e-3)
+        section = TeacherSection(model, strategy="scratch", train=train)
         finetune(DataSection(str(args.data), val=_VAL, limit=args.limit), section, place.run)
     if "export" in args.steps:
-        export_all(place, args.evaluation)
+        export_all(place, args)
     if "bench" in args.steps:
         measure(place)
 
 
-def export_all(place: Place, evaluation: int) -> None:
+def export_all(place: Place, args: argparse.Namespace) -> None:
     """Export every precision; where one is refused, the fastest of those that are not.
 
     Raises:
@@ -204,7 +204,9 @@ def export_all(place: Place, evaluation: int) -> None:
     """
     if place.bundle.is_dir():
         return
-    section = ExportSection(TARGETS, precision="all", evaluation_images=evaluation)
+    section = ExportSection(
+        TARGETS, precision="all", max_drop=args.max_drop, evaluation_images=args.evaluation
+    )
     try:
         export(place.run, section, place.bundle)
     except ParityError as error:
@@ -377,7 +379,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=names_of(STEPS), default=list(STEPS), help=",".join(STEPS))
     parser.add_argument("--limit", type=int, default=8000, help="images of each split")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--evaluation", type=int, default=2000, help="images that judge an export")
+    parser.add_argument("--max-drop", type=float, help="points that INT8 may lose")
     parser.add_argument("--out", type=Path, help="folder for zoo.md and zoo.json")
     args = parser.parse_args()
     if "train" in args.steps and args.data is None:
