@@ -26,6 +26,7 @@ from edgexfer.backends._trtexec import (
 )
 from edgexfer.bench.child import run_child
 from edgexfer.bench.device import facts
+from edgexfer.bench.emulated import refuse_emulation
 from edgexfer.bench.engines import engines_folder
 from edgexfer.bench.job import plan_of, read_profile
 from edgexfer.core.bundle import Artefact, Manifest
@@ -83,8 +84,10 @@ def try_artefact(
 
     Raises:
         InputError: the artefact is not for TensorRT.
-        BackendError: trtexec is not there, fails, or writes what cannot be believed.
+        BackendError: trtexec is not there, fails, or writes what cannot be believed; or an emulator
+            runs this process.
     """
+    refuse_emulation("trtexec")
     if artefact.backend != "tensorrt":
         raise InputError(
             f"artefact {artefact.name} is for {artefact.backend}, not for TensorRT",

@@ -31,9 +31,11 @@ def command(model: Path, target: str, release: str | None, as_json: bool) -> int
 
     from edgexfer.core.codec import encode
     from edgexfer.export.lint import lint, lint_target
+    from edgexfer.models.onnxfile import examine
     from edgexfer.profiles import find_profile
 
     aim = lint_target(find_profile(target), release)
+    examine(model)
     findings = lint(model, aim)
     if as_json:
         click.echo(json.dumps(encode(findings), indent=2))

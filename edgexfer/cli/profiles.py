@@ -114,9 +114,11 @@ def _show_bound(profile: HardwareProfile, model: Path, *, as_json: bool) -> None
 
     from edgexfer.cli.target import bound_lines, profile_lines
     from edgexfer.core.codec import encode
+    from edgexfer.models.onnxfile import examine
     from edgexfer.models.roofline import ASSUMPTIONS, bound
     from edgexfer.models.workload import read_workload
 
+    examine(model)
     work = read_workload(model)
     bounds = [bound(work, profile, precision) for precision in profile.precisions]
     if not as_json:

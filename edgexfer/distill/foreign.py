@@ -21,7 +21,7 @@ from edgexfer.core.codec import decode
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError, ModelError, RecipeError
 from edgexfer.core.files import fingerprint, sha256_file
 from edgexfer.core.preprocess import Preprocess
-from edgexfer.models.onnxfile import external_files, read_onnx
+from edgexfer.models.onnxfile import examine, external_files, read_onnx
 from edgexfer.yamlio import key_lines, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -181,10 +181,11 @@ def open_onnx(path: Path, card: Card | None) -> Foreign:
         card: what it does not say of itself; ``None`` where it says it all.
 
     Raises:
-        ModelError: it is no ONNX, its weights lie at an unsafe place, or its classes or preprocess
-            are not known.
+        ModelError: it is no valid ONNX, its weights lie at an unsafe place, or its classes or
+            preprocess are not known.
         BackendError: neither ONNX Runtime nor OpenVINO is here.
     """
+    examine(path, check=True)
     proto = read_onnx(path)
     beside = external_files(path, proto)
     known = _known(path, proto, card)

@@ -1,10 +1,16 @@
 """Reading an ONNX file that somebody else wrote: nothing outside its own folder is ever opened.
 
-What edgexfer itself writes is in ``onnx.py``.
+``examine`` does so in a process of its own, which a hostile file may exhaust or crash. What
+edgexfer itself writes is in ``onnx.py``.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +22,79 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto
 
 _WHOLE = "write it as one file: onnx.save(onnx.load(FILE), OUT)"
+# Protobuf's own limit; larger models keep their weights beside the file.
+_MOST_BYTES = (2 << 30) - 1
+# What the child may take: Python with its libraries, and the bytes with their parsed form.
+_ROOM_BYTES, _ROOM_TIMES = 2 << 30, 3
+_CPU_S = 10
+_WALL_S = 60.0
+# Without the folder that the user stands in, which may be the file's, on the path.
+_PROGRAM = """\
+import sys
+sys.path[:] = filter(None, sys.path)
+from edgexfer.models.onnxfile import trial
+sys.exit(trial(*sys.argv[1:]))
+"""
+# ONNX Runtime takes what stands there for an address in its own memory.
+_MEMORY_MARK = "_ORT_MEM_ADDR_"
+
+
+def examine(path: Path, *, check: bool = False) -> None:
+    """Parse a file of unknown origin in a process with little memory and time, as a trial.
+
+    Args:
+        path: ONNX file.
+        check: also hold its nodes against ONNX's definitions, as what runs it will.
+
+    Raises:
+        ModelError: see ``read_onnx`` and ``external_files``; or it needs more than the child has,
+            or crashes it; or, with ``check``, it is no valid graph.
+    """
+    import edgexfer
+
+    paths = (str(Path(edgexfer.__file__).parent.parent), os.environ.get("PYTHONPATH", ""))
+    child = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OPENBLAS_NUM_THREADS": "1",  # each further thread would reserve memory
+    }
+    argv = [sys.executable, "-c", _PROGRAM, str(path), *(["check"] if check else [])]
+    try:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **child},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_WALL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is not None and not done.returncode:
+        return
+    try:
+        what, fix = json.loads(done.stdout if done is not None else b"")
+    except ValueError:
+        what = f"{path}: cannot be parsed within {_CPU_S} s and the memory that its size allows"
+        fix = "do not trust it; export the model again"
+    raise ModelError(what, fix)
 
 
 def read_onnx(path: Path) -> ModelProto:
     """Read a file without the weights that it keeps elsewhere.
 
     Raises:
-        ModelError: it is missing, no ONNX, cut short, or without a node.
+        ModelError: it is missing, too large, no ONNX, cut short, or without a node.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.is_file():
         raise ModelError(f"{path}: no such file", "check the path")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ModelError(
+            f"{path}: is larger than the 2 GiB that an ONNX file can have",
+            "keep its weights beside it: onnx.save(MODEL, OUT, save_as_external_data=True)",
+        )
     try:
         proto = onnx.load(path, load_external_data=False, format="protobuf")
     except (DecodeError, OSError) as error:
@@ -72,7 +138,7 @@ def tensors(proto: ModelProto) -> Iterator[TensorProto]:
 
 def _refuse_unsafe(path: Path, name: str, place: Path) -> None:
     links = [p for p in (place, *place.parents) if p.is_symlink() and path.parent in p.parents]
-    if not is_safe(name) or links:
+    if not is_safe(name) or links or _MEMORY_MARK in name:
         raise ModelError(f"{path}: keeps weights at the unsafe place {name!r}", _WHOLE)
     if not place.is_file():
         raise ModelError(f"{place}: is missing; {path.name} has weights there", "copy it too")
@@ -95,3 +161,33 @@ def _node_tensors(nodes: Any) -> Iterator[TensorProto]:
             yield from (sparse.values, sparse.indices)
         for graph in (attribute.g, *attribute.graphs):
             yield from _graph_tensors(graph)
+
+
+def trial(name: str, *checks: str) -> int:
+    """Parse a file with limits on this process, and print what is wrong and the mend as JSON."""
+    path = Path(name)
+    size = path.stat().st_size if path.is_file() else 0
+    room = _ROOM_BYTES + _ROOM_TIMES * size
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    try:
+        external_files(path, read_onnx(path))
+        if checks:
+            _check(path)
+    except ModelError as error:
+        sys.stdout.write(json.dumps([error.what, error.fix]))
+        return error.exit_code
+    return 0
+
+
+def _check(path: Path) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{path}: is no valid ONNX graph ({reason[:160]})", "export it again"
+        ) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgexfer.bench.emulated import refuse_emulation
 from edgexfer.bench.peaks import Kernel, measure_memory, measure_peaks
 from edgexfer.core.profile import Fact
 
@@ -31,8 +32,9 @@ def measure(backend: str) -> dict[str, Fact]:
     """Return the peaks of a runtime on this machine's CPU, and the bandwidth of its memory.
 
     Raises:
-        BackendError: the runtime is missing.
+        BackendError: the runtime is missing, or an emulator runs this process.
     """
+    refuse_emulation("a profile's peaks")
     with tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as folder:
         return {**measure_peaks(write_kernels(Path(folder)), backend), **measure_memory()}
 

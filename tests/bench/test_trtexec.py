@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgexfer.bench import emulated
 from edgexfer.bench.__main__ import main
 from edgexfer.bench.engines import engines_folder
 from edgexfer.core.bundle import verify_files
@@ -106,6 +107,17 @@ def test_what_cannot_be_timed_is_two_lines(
     assert what in error
     assert fix.startswith("fix: ")
     assert not (bundle.parent / "bundle-bench").exists()
+
+
+def test_an_emulated_board_is_not_timed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(emulated, "emulator", lambda: ("qemu-aarch64, a program for x86", ""))
+    assert main(["trtexec", str(bundle), "--tool", "/nonexistent/trtexec"]) == 3
+    error, fix = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: trtexec: this ")
+    assert "is emulated by qemu-aarch64" in error
+    assert fix == "fix: measure on the device itself"
 
 
 def test_a_bundle_without_tensorrt_says_so(

@@ -1,4 +1,4 @@
-"""Bad inputs of ``lint``: files that are no ONNX, and weights where they must not be."""
+"""Bad ONNX files, to ``lint`` and as a teacher: broken, hostile, or with weights elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.cli.bad import Place
+from tests.cli.bad import Place, distill
+
+NCHW = [1, 3, 16, 16]
 
 
 def _lint(place: Path, *more: str) -> list[str]:
@@ -93,3 +95,88 @@ def lint_unknown_release(p: Place) -> list[str]:
 
 def lint_unknown_target(p: Place) -> list[str]:
     return ["lint", str(_good(p)), "--target", "jetzon"]
+
+
+def lint_weights_by_a_linked_folder(p: Place) -> list[str]:
+    model = _outside(p, "sub/weights.bin")
+    (model.parent / "sub").symlink_to(p.here)
+    return _lint(model)
+
+
+def lint_weights_climb_behind_a_folder(p: Place) -> list[str]:
+    return _lint(_outside(p, "junk/../../weights.bin"))
+
+
+def lint_weights_in_memory(p: Place) -> list[str]:
+    return _lint(_outside(p, "*/_ORT_MEM_ADDR_/*"))
+
+
+def lint_weights_are_a_pipe(p: Place) -> list[str]:
+    model = _outside(p, "w.bin")
+    os.mkfifo(model.parent / "w.bin")
+    return _lint(model)
+
+
+def lint_pipe(p: Place) -> list[str]:
+    os.mkfifo(p.here / "net.onnx")
+    return _lint(p.here / "net.onnx")
+
+
+def lint_claims_more_than_it_holds(p: Place) -> list[str]:
+    weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[10**6, 10**6])
+    return _lint(_written(p, [helper.make_node("Add", ["x", "w"], ["y"])], [weight]))
+
+
+def lint_nested_without_end(p: Place) -> list[str]:
+    graph = b""
+    for _ in range(3000):  # an attribute (5) of a node (1) holds a graph (6)
+        graph = _field(1, _field(5, _field(6, graph)))
+    (p.here / "deep.onnx").write_bytes(_field(7, graph))
+    return _lint(p.here / "deep.onnx")
+
+
+def teacher_of_an_unknown_operator(p: Place) -> list[str]:
+    return _teach(p, helper.make_node("Frobnicate", ["x"], ["y"]))
+
+
+def teacher_of_a_custom_domain(p: Place) -> list[str]:
+    return _teach(p, helper.make_node("Own", ["x"], ["y"], domain="com.acme"))
+
+
+def teacher_of_a_dynamic_rank(p: Place) -> list[str]:
+    return _teach(p, helper.make_node("Relu", ["x"], ["y"]), shape=None)
+
+
+def teacher_of_a_circle(p: Place) -> list[str]:
+    first = helper.make_node("Add", ["x", "b"], ["a"])
+    last = helper.make_node("Relu", ["b"], ["y"])
+    return _teach(p, first, helper.make_node("Relu", ["a"], ["b"]), last)
+
+
+def _teach(p: Place, *nodes: onnx.NodeProto, shape: list[int] | None = NCHW) -> list[str]:
+    card = p.here / "card.yaml"
+    card.write_text("classes: [red, green, blue]\npreprocess: {size: [16, 16], resize: 16}\n")
+    model = _written(p, list(nodes), [], shape)
+    return distill(p, "--teacher-card", str(card), teacher=model)
+
+
+def _written(
+    p: Place,
+    nodes: list[onnx.NodeProto],
+    weights: list[onnx.TensorProto],
+    shape: list[int] | None = NCHW,
+) -> Path:
+    sides = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n in "xy"]
+    graph = helper.make_graph(nodes, "graph", sides[:1], sides[1:], weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (p.here / "net.onnx").write_bytes(model.SerializeToString())
+    return p.here / "net.onnx"
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Write a message as a field of protobuf's."""
+    size, left = b"", len(content)
+    while left > 127:
+        size, left = size + bytes([left & 127 | 128]), left >> 7
+    return bytes([number << 3 | 2]) + size + bytes([left]) + content

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_distill, bad_lint, bad_made
+from tests.cli import bad, bad_distill, bad_export, bad_lint, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -124,6 +124,41 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_lint.lint_weights_too_short, 2, ("w.bin", "'w'")),
     (bad_lint.lint_unknown_release, 2, ("'JetPack 5'", "JetPack 5.1")),
     (bad_lint.lint_unknown_target, 2, ("jetzon", "jetson")),
+    (bad_lint.lint_weights_by_a_linked_folder, 2, ("net.onnx", "'sub/weights.bin'", "unsafe")),
+    (bad_lint.lint_weights_climb_behind_a_folder, 2, ("net.onnx", "unsafe")),
+    (bad_lint.lint_weights_in_memory, 2, ("net.onnx", "_ORT_MEM_ADDR_", "unsafe")),
+    (bad_lint.lint_weights_are_a_pipe, 2, ("w.bin", "missing")),
+    (bad_lint.lint_pipe, 2, ("net.onnx", "no such file")),
+    (bad_lint.lint_claims_more_than_it_holds, 2, ("net.onnx", "damaged")),
+    (bad_lint.lint_nested_without_end, 2, ("deep.onnx", "MaxDepth")),
+    (bad_lint.teacher_of_an_unknown_operator, 2, ("net.onnx", "Frobnicate")),
+    (bad_lint.teacher_of_a_custom_domain, 3, ("net.onnx", "com.acme")),
+    (bad_lint.teacher_of_a_dynamic_rank, 2, ("net.onnx", "shape")),
+    (bad_lint.teacher_of_a_circle, 2, ("net.onnx", "sorted", "'b'")),
+    (bad_export.profile_of_an_unknown_backend, 2, ("mine.yaml", "line 3", "onnxruntime")),
+    (bad_export.profile_of_a_precision_that_the_chip_lacks, 2, ("int8", "chip lacks", "fp32")),
+    (bad_export.profile_of_a_precision_that_the_backend_lacks, 2, ("bf16", "onnxruntime")),
+    (bad_export.profile_of_an_unknown_device, 2, ("device is 'NPU'", "CPU or CUDA")),
+    (bad_export.profile_of_an_impossible_quantization, 2, ("scheme is 'nncf'", "qdq")),
+    (bad_export.profile_of_a_future_opset, 2, ("onnx_opset_max is 99", "7 to 40")),
+    (bad_export.profile_of_a_fact_without_a_unit, 2, ("facts.memory", "_gb")),
+    (bad_export.profile_is_missing, 2, ("no.yaml",)),
+    (bad_export.export_target_twice, 2, ("x86-onnxruntime", "twice")),
+    (bad_export.export_no_target, 2, ("target",)),
+    (bad_export.export_precision_that_the_target_lacks, 2, ("bf16", "int8, fp32")),
+    (bad_export.export_precision_unknown, 2, ("int4", "int8")),
+    (bad_export.export_of_no_run, 2, ("pictures", "no trained model")),
+    (bad_export.export_of_a_bundle, 2, ("bundle", "no trained model")),
+    (bad_export.export_onto_a_file, 2, ("out", "--out")),
+    (bad_export.export_calibration_of_nothing, 2, ("calibration_images is 0",)),
+    (bad_export.export_calibration_folder_empty, 2, ("data", "class")),
+    (bad_export.export_data_has_changed, 2, ("has changed since the training",)),
+    (bad_export.export_drop_negative, 2, ("max_drop is -1",)),
+    (bad_export.show_model_cut_short, 2, ("cut.onnx", "cut short")),
+    (bad_export.show_model_is_missing, 2, ("no.onnx", "no such file")),
+    (bad_export.probe_unknown_backend, 2, ("onnxrt", "onnxruntime")),
+    (bad_export.probe_bad_name, 2, ("../mine", "a-z")),
+    (bad_export.verify_weights_swapped_for_a_link, 2, (".onnx",)),
 ]
 
 
@@ -156,14 +191,16 @@ def test_bad_input(
     after = _contents(place)
     assert {name: after.get(name) for name in before} == before, "something was lost or changed"
     assert not (place.here / "executed").exists(), "a pickle was executed"
+    if spoil.__module__ in (bad_export.__name__, bad_lint.__name__):
+        assert after.keys() == before.keys(), "something was written before it was refused"
 
 
 def test_the_table_is_whole() -> None:
-    modules = (bad, bad_distill, bad_lint, bad_made)
+    modules = (bad, bad_distill, bad_export, bad_lint, bad_made)
     functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
-    assert len(CASES) >= 95
+    assert len(CASES) >= 140
 
 
 def _is_of(value: object, module: str) -> bool:

@@ -55,6 +55,19 @@ CASES: dict[str, tuple[onnx.ModelProto, Target, str, str]] = {
         "unknown-operator",
         "error",
     ),
+    "a circle of nodes": (
+        graph(
+            [
+                node("Add", ["x", "b"], ["a"]),
+                node("Relu", ["a"], ["b"]),
+                node("Relu", ["b"], ["y"]),
+            ],
+            opset=17,
+        ),
+        CPU,
+        "node-order",
+        "error",
+    ),
     "custom domain": (
         graph([node("FusedConv", ["x"], ["y"], domain="com.microsoft")], opset=17),
         NEW,

@@ -5,6 +5,7 @@ Each unsafe place is tested through the command line, in ``tests/cli/bad_lint.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgexfer.core.errors import ModelError
-from edgexfer.models.onnxfile import external_files, read_onnx
+from edgexfer.models.onnxfile import examine, external_files, read_onnx
 
 
 def _tensor(location: str, *, offset: str = "0", length: str = "16") -> TensorProto:
@@ -74,3 +75,32 @@ def test_a_fifo_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "net.onnx")
     with pytest.raises(ModelError, match="no such file"):
         read_onnx(tmp_path / "net.onnx")
+
+
+def test_a_file_beyond_protobufs_limit_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "net.onnx").open("wb") as stream:
+        stream.truncate(2 << 30)  # takes no room on the disk
+    with pytest.raises(ModelError, match="larger than the 2 GiB") as caught:
+        examine(tmp_path / "net.onnx")
+    assert "save_as_external_data" in caught.value.fix
+
+
+def test_a_file_that_ends_its_parser_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(_model(numpy_helper.from_array(np.zeros(4, np.float32), "w")), tmp_path / "net.onnx")
+    examine(tmp_path / "net.onnx", check=True)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ModelError, match=r"net\.onnx: cannot be parsed within 10 s") as caught:
+        examine(tmp_path / "net.onnx")
+    assert "do not trust it" in caught.value.fix
+
+
+def test_nothing_beside_the_file_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(_model(numpy_helper.from_array(np.zeros(4, np.float32), "w")), tmp_path / "net.onnx")
+    (tmp_path / "onnx.py").write_text("open('executed', 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    examine(Path("net.onnx"))
+    assert not (tmp_path / "executed").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgexfer.bench import emulated
 from edgexfer.bench.device import facts
 from edgexfer.bench.latency import timed
 from edgexfer.bench.peaks import measure_memory, measure_peaks
@@ -99,6 +100,13 @@ def test_a_runtime_that_refuses_the_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="runs no FP32 on CPU") as caught:
         measure_peaks(kernels, "onnxruntime")
     assert "another backend" in caught.value.fix
+
+
+def test_an_emulated_machine_has_no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulated, "emulator", lambda: ("qemu-aarch64, a program for x86", ""))
+    with pytest.raises(BackendError, match=r"a profile.s peaks: .* is emulated by qemu") as caught:
+        measure("onnxruntime")
+    assert caught.value.fix == "measure on the device itself"
 
 
 def test_memory_is_faster_than_a_disk_and_slower_than_light() -> None:

@@ -250,8 +250,26 @@ def rule_external_data(graph: Graph, target: Target) -> Iterator[Finding]:  # no
         )
 
 
+def rule_order(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: ARG001
+    """Every node takes what stands before it, so that there is no cycle either.
+
+    Source: ONNX intermediate representation, "Graphs": nodes are topologically sorted.
+    """
+    for node, name in graph.unsorted():
+        yield Finding(
+            "error",
+            "node-order",
+            label(node),
+            node.op_type,
+            f"takes {name}, which no node before it makes",
+            "sort the nodes by their data; where they form a circle, export again",
+            "ONNX intermediate representation, Graphs",
+        )
+
+
 FORM_RULES = (
     rule_opset,
+    rule_order,
     rule_domain,
     rule_unknown_operator,
     rule_parser_operator,

@@ -117,6 +117,10 @@ class Graph:
         """Return the nodes of some standard operators."""
         return [n for n in self.nodes if n.op_type in kinds and n.domain in ("", "ai.onnx")]
 
+    def unsorted(self) -> Iterator[tuple[NodeProto, str]]:
+        """Yield nodes with the first tensor that each takes before it is made, if ever."""
+        yield from _unsorted(self.model.graph, set())
+
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return a tensor's shape, ``None`` for free sides; ``None`` where its rank is unknown."""
         if name in self.constants:
@@ -149,6 +153,21 @@ class Graph:
 def label(node: NodeProto) -> str:
     """Return a node's name, or that of its first output where it has none."""
     return str(node.name or next((name for name in node.output if name), ""))
+
+
+def _unsorted(graph: Any, outer: set[str]) -> Iterator[tuple[NodeProto, str]]:
+    """Look at a graph whose nodes also see the tensors ``outer`` of the graphs around it."""
+    made = outer | {""} | {value.name for value in graph.input}
+    made |= {tensor.name for tensor in graph.initializer}
+    made |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        missing = next((name for name in node.input if name not in made), None)
+        if missing is not None:
+            yield node, missing
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _unsorted(inner, made)
+        made.update(node.output)
 
 
 def _walk(graph: Any) -> Iterator[NodeProto]:
