@@ -113,6 +113,17 @@ class Interrupted(EdgexferError):  # noqa: N818 - an interruption is not a fault
     exit_code = 130
 
 
+def first_line(error: BaseException, most: int = 120) -> str:
+    """Return the first line of what another library's error says, else the name of its class.
+
+    Args:
+        error: any exception.
+        most: characters to keep.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """Say which known names are nearest to an unknown one, for the ``fix`` line of an error.
 

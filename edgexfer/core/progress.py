@@ -115,9 +115,10 @@ class Progress:
         return "  ".join(parts)
 
 
-def say(text: str, stream: Optional[TextIO] = None) -> None:
-    """Write one line that a person should read before the long work begins."""
-    print(text, file=sys.stderr if stream is None else stream, flush=True)
+def say(text: str, stream: Optional[TextIO] = None, *, quiet: bool = False) -> None:
+    """Write one line that a person should read before the long work begins, unless ``quiet``."""
+    if not quiet:
+        print(text, file=sys.stderr if stream is None else stream, flush=True)
 
 
 def _bar(share: float) -> str:

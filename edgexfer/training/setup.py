@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from edgexfer.core.errors import RecipeError, RunError
+from edgexfer.core.progress import say
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
 from edgexfer.training import checkpoint, compilation, precision
@@ -75,7 +77,9 @@ def choose_precision(job: Job, here: World, pixel_model: PixelModel) -> str:
     return str(known["precision"])
 
 
-def choose_compilation(job: Job, here: World, pixel_model: PixelModel, chosen: str) -> bool:
+def choose_compilation(
+    job: Job, here: World, pixel_model: PixelModel, chosen: str, *, begun: bool
+) -> bool:
     """Return whether this run is compiled: asked for, chosen before, or chosen now and recorded.
 
     Args:
@@ -83,18 +87,30 @@ def choose_compilation(job: Job, here: World, pixel_model: PixelModel, chosen: s
         here: its processes.
         pixel_model: on its device, in training mode.
         chosen: the precision.
+        begun: whether steps of it are done; those that nothing is recorded of were eager.
     """
     if job.section.compile != "auto":
         return job.section.compile == "on"
-    if compilation.unsuited(here, job.auxiliary):
-        return False
     known: Mapping[str, Any] | None = job.run.info.lineage.get("compile")
     if known is None:
-        objective, batch = _rehearsal(job, here)
-        steps = job.section.epochs * job.feed.steps_per_epoch * job.section.accumulate
-        known = asdict(compilation.race(pixel_model, objective, batch, chosen, steps))
+        if begun:
+            return False
+        known = asdict(_compilation(job, here, pixel_model, chosen))
         job.run.set(lineage={**job.run.info.lineage, "compile": known})
-    return bool(known["compiled"])
+    # What one process began may go on in several.
+    return bool(known["compiled"]) and here.size == 1
+
+
+def _compilation(
+    job: Job, here: World, pixel_model: PixelModel, chosen: str
+) -> compilation.Compilation:
+    unsuited = compilation.unsuited(here, job.auxiliary, thaws=job.thaw is not None)
+    if unsuited:
+        return compilation.Compilation(False, unsuited, {})
+    objective, batch = _rehearsal(job, here)
+    steps = job.section.epochs * job.feed.steps_per_epoch * job.section.accumulate
+    tell = partial(say, quiet=job.quiet)
+    return compilation.race(pixel_model, objective, batch, chosen, steps, tell)
 
 
 def new_state(job: Job, here: World, chosen: str) -> State:
@@ -145,7 +161,7 @@ def make_stepper(
         MachineError: it is to be compiled, and there is no compiler.
     """
     model: nn.Module = pixel_model
-    if choose_compilation(job, here, pixel_model, chosen):
+    if choose_compilation(job, here, pixel_model, chosen, begun=state.total > 0):
         model = compilation.compile_model(model)
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
