@@ -15,7 +15,7 @@ from edgexfer.core.rundir import RunDir
 from edgexfer.data.feed import TrainFeed
 from edgexfer.data.images import Images
 from edgexfer.distill.cache import CachedTeacher
-from edgexfer.distill.cache_plan import plan_cache
+from edgexfer.distill.cache_plan import CachePlan, plan_cache
 from edgexfer.distill.engine import Engine, choose_engine, engine_names, make_engine
 from edgexfer.distill.features import Features
 from edgexfer.distill.health import Health, at_chance, check_health
@@ -109,12 +109,14 @@ def prepare_lesson(
 
     # 2. What computes it; a training that goes on takes what it began with.
     looks_inside = any(term.facts.features for term in pupil.terms)
-    engine = _engine(guide, pupil, run, here, looks_inside=looks_inside)
+    if looks_inside:
+        # Feature maps are not kept, and to make them is to ask it.
+        pupil = replace(pupil, section=replace(section, teacher_cache="off"))
+    engine = _engine(guide, pupil, run, here, looks_inside=looks_inside, shared=shared)
     features = _features(guide, place, pupil) if looks_inside else None
 
-    # 3. Whether its answers are kept. Feature maps are not, and to make them is to ask it.
-    kept = section if not looks_inside else replace(section, teacher_cache="off")
-    plan = plan_cache(kept, guide.identity, engine.name, pupil.classes, pupil.feed, shared=shared)
+    # 3. Whether its answers are kept.
+    plan = _plan(guide, engine.name, pupil, shared=shared)
     if plan.use:
         _tell(plan.text, here)
     run.set(
@@ -184,8 +186,14 @@ def _examine(guide: Teacher, place: str, pupil: Pupil, run: RunDir, here: World)
     return health
 
 
+def _plan(guide: Teacher, engine: str, pupil: Pupil, *, shared: bool) -> CachePlan:
+    return plan_cache(
+        pupil.section, guide.identity, engine, pupil.classes, pupil.feed, shared=shared
+    )
+
+
 def _engine(
-    guide: Teacher, pupil: Pupil, run: RunDir, here: World, *, looks_inside: bool
+    guide: Teacher, pupil: Pupil, run: RunDir, here: World, *, looks_inside: bool, shared: bool
 ) -> Engine:
     """Return what the run began with, or choose it now and record it."""
     known = here.share(run.info.lineage.get("teacher_engine"))
@@ -193,25 +201,32 @@ def _engine(
         return make_engine(guide, str(known["name"]), here.device)
     chosen: Engine | None = None
     if here.leader:
-        chosen = _kept(guide, pupil, here, looks_inside=looks_inside) or _raced(
-            guide, pupil, here, looks_inside=looks_inside
+        names = engine_names(
+            guide, asked=pupil.section.teacher_engine, device=here.device, features=looks_inside
+        )
+        chosen = _kept(guide, names, pupil, here) or _raced(
+            guide,
+            _plan(guide, names[0], pupil, shared=shared),
+            pupil,
+            here,
+            looks_inside=looks_inside,
         )
         run.set(lineage={**run.info.lineage, "teacher_engine": chosen.encode()})
+    # To export, compile and time a large teacher may take minutes.
+    here.follow()
     name = here.share(chosen.name if chosen else None)
     return chosen or make_engine(guide, name, here.device)
 
 
-def _kept(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> Engine | None:
+def _kept(guide: Teacher, names: Sequence[str], pupil: Pupil, here: World) -> Engine | None:
     """Return the engine whose answers to these views are kept already, ``None`` for none.
 
     They differ between engines in their last bits, so that each has files of its own.
     """
-    section = pupil.section
-    if looks_inside or section.teacher_cache == "off":
+    if pupil.section.teacher_cache == "off":
         return None
-    names = engine_names(guide, asked=section.teacher_engine, device=here.device, features=False)
-    auto = replace(section, teacher_cache="auto")
-    plans = {n: plan_cache(auto, guide.identity, n, pupil.classes, pupil.feed) for n in names}
+    asked = replace(pupil, section=replace(pupil.section, teacher_cache="auto"))
+    plans = {name: _plan(guide, name, asked, shared=False) for name in names}
     there = {name: plan.there for name, plan in plans.items() if plan.use and plan.there}
     if not there:
         return None
@@ -219,16 +234,20 @@ def _kept(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> E
     return make_engine(guide, most, here.device, "its answers to these views are kept")
 
 
-def _raced(guide: Teacher, pupil: Pupil, here: World, *, looks_inside: bool) -> Engine:
+def _raced(
+    guide: Teacher, plan: CachePlan, pupil: Pupil, here: World, *, looks_inside: bool
+) -> Engine:
     with closing(pupil.feed.epoch(0)) as batches:
         pixels = next(batches).images.float()
+    # Where its answers are kept, it is asked about each view once.
+    epochs = plan.epochs - plan.there if plan.use else pupil.section.train.epochs
     return choose_engine(
         guide,
         pixels,
         asked=pupil.section.teacher_engine,
         device=here.device,
         features=looks_inside,
-        calls=pupil.section.train.epochs * pupil.feed.steps_per_epoch,
+        calls=epochs * pupil.feed.steps_per_epoch,
     )
 
 

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
-from edgexfer.core.errors import MachineError, TrainingError
+from edgexfer.core.errors import MachineError, TrainingError, first_line
 from edgexfer.training.pulse import Pulse
-from edgexfer.training.signals import StopRequest
+from edgexfer.training.signals import ignore_sigterm
 
 TIMEOUT_S = 120.0
 # This process's, while it has joined others; torch's own process group is as global.
@@ -62,6 +62,18 @@ class World:
         """Note that the next thing this process does is to exchange something with the others."""
         if self.pulse is not None:
             self.pulse.arrive()
+
+    def follow(self, patience_s: float = TIMEOUT_S) -> None:
+        """Wait for the leader to come here too, from work that takes longer than an exchange may.
+
+        Args:
+            patience_s: how long it may go without a pulse.
+
+        Raises:
+            LostContactError: it has given up or was killed.
+        """
+        if self.pulse is not None and not self.pulse.follow(patience_s):
+            raise _lost(self, "the leader is not done")
 
     def sum(self, *values: float) -> list[float]:
         """Return the sums of the values over all processes."""
@@ -137,8 +149,7 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise MachineError(
-            f"torchrun: rank {os.environ.get('RANK')} cannot join the others "
-            f"({_first_line(error)})",
+            f"torchrun: rank {os.environ.get('RANK')} cannot join the others ({first_line(error)})",
             "start all processes with torchrun, on hosts that reach each other",
         ) from error
     try:
@@ -146,8 +157,7 @@ def joined(timeout_s: float = TIMEOUT_S) -> Iterator[World]:
             here = world()
             with _told_to_the_others(_pulse), lost_contact(here):
                 yield here
-                if not _pulse.leave(timeout_s):
-                    raise _lost(here, "the leader is not done")
+                here.follow(timeout_s)
     finally:
         _pulse = None
         dist.destroy_process_group()
@@ -162,7 +172,7 @@ def _told_to_the_others(pulse: Pulse) -> Iterator[None]:
         pulse.give_up("")
         raise
     except BaseException as error:
-        pulse.give_up(f"{type(error).__name__}: {_first_line(error)}")
+        pulse.give_up(f"{type(error).__name__}: {first_line(error)}")
         raise
 
 
@@ -179,16 +189,17 @@ def lost_contact(here: World) -> Iterator[None]:
         text = str(error)
         if here.size == 1 or not any(w in text for w in ("gloo", "NCCL", "Connection", "Timed")):
             raise
-        raise _lost(here, _first_line(error)) from error
+        raise _lost(here, first_line(error)) from error
 
 
 def _lost(here: World, why: str) -> LostContactError:
     """Return the error that names this process, and the one to blame where that can be told."""
     blamed = None
     if here.pulse is not None:
-        # torchrun ends all processes as soon as one has failed; this one has yet to say why.
-        with StopRequest():
-            blamed = here.pulse.blame()
+        # torchrun ends all processes as soon as one has failed, which is about now. This one ends
+        # by itself, once it has found out and said why; that takes seconds on a busy machine.
+        ignore_sigterm()
+        blamed = here.pulse.blame()
     return LostContactError(
         f"rank {here.rank}: {blamed or 'another process has ended or hangs'} ({why})",
         "see what that rank says, then type the same command again",
@@ -206,8 +217,3 @@ def _device(local_rank: int) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__

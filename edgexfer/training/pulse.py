@@ -24,7 +24,6 @@ _SILENT_S = 2.0
 # So long a process may take to notice that another one has given up.
 _GRACE_S = 8.0
 _GIVEN_UP = "pulse/given-up"
-_OVER = "pulse/over"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Pulse:
         self._rank, self._size = rank, size
         # A connection that answers no more must not hold this process up.
         self._store.set_timeout(timedelta(seconds=_SILENT_S))
-        self._number, self._reached = 0, 0
+        self._number, self._reached, self._met = 0, 0, 0
         self._end: str | None = None
         self._noticed = False
         self._lock = threading.Lock()
@@ -90,8 +89,8 @@ class Pulse:
             # The store has gone with the process that kept it: nobody is left to be told.
             return
 
-    def leave(self, patience_s: float) -> bool:
-        """Wait until the leader, which tests and saves alone, has come to the end of its work.
+    def follow(self, patience_s: float) -> bool:
+        """Wait until the leader has come here too, from work that it does alone.
 
         However long that takes, it is waited for as long as it has a pulse.
 
@@ -101,12 +100,14 @@ class Pulse:
         Returns:
             Whether it has; else it gave up or was killed.
         """
+        self._met += 1
+        here = f"pulse/met-{self._met}"
         if self._rank == 0:
-            self._store.set(_OVER, "")
+            self._store.set(here, "")
             return True
         last, since = None, time.monotonic()
         try:
-            while not self._store.check([_OVER]):
+            while not self._store.check([here]):
                 beat = self._others().get(0)
                 if beat != last:
                     last, since = beat, time.monotonic()

@@ -38,5 +38,13 @@ class StopRequest:
 
     def _restore(self) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            # What has been put in this one's place since, such as nothing at all, stays.
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, handler)
         self._old = {}
+
+
+def ignore_sigterm() -> None:
+    """Ignore SIGTERM from now on, in a process that ends by itself but has yet to say why."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

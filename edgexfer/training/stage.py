@@ -186,15 +186,17 @@ def train_along(job: Job, module: nn.Module, name: str) -> None:
 
     Args:
         job: changed in place.
-        module: its parameters get the head's rate.
+        module: its parameters get the head's rate; biases and norms decay with those of the model.
         name: of their group.
     """
     job.auxiliary = module
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    if parameters:
-        train = job.section
-        group = {"name": name, "params": parameters, "lr": train.lr}
-        job.groups.append({**group, "weight_decay": train.weight_decay})
+    train = job.section
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for ending, decays in (("", True), ("_no_decay", False)):
+        parameters = [p for p in trained if (p.ndim > 1 or train.decay_all) == decays]
+        if parameters:
+            group = {"name": name + ending, "params": parameters, "lr": train.lr}
+            job.groups.append({**group, "weight_decay": train.weight_decay * decays})
 
 
 def open_training(
@@ -256,6 +258,8 @@ def finish(
 
     The predictions are kept beside it with their probabilities, so that two runs can be compared
     image by image, and their calibration told. What was kept to go on after a kill is removed last.
+    Of several processes the leader does all of that alone, so that each image is looked at once;
+    the others wait for it as they leave.
 
     Args:
         run: of the training.

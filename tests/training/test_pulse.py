@@ -71,20 +71,25 @@ def test_who_ended_because_of_another_is_not_blamed(pulses: list[Pulse]) -> None
 
 def test_the_leader_is_waited_for(pulses: list[Pulse]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(each.leave, 5.0) for each in pulses[1:]]
+        waiting = [pool.submit(each.follow, 5.0) for each in pulses[1:]]
         time.sleep(0.2)
         assert not any(future.done() for future in waiting)
-        assert pulses[0].leave(5.0)
+        assert pulses[0].follow(5.0)
         assert all(future.result(2.0) for future in waiting)
+        # And again, at the next place.
+        later = pool.submit(pulses[1].follow, 5.0)
+        time.sleep(0.2)
+        assert not later.done()
+        assert pulses[0].follow(5.0) and later.result(2.0)
 
 
 def test_a_leader_that_gives_up_is_not_waited_for(pulses: list[Pulse]) -> None:
     pulses[0].give_up("DiskError: no room left")
-    assert not pulses[1].leave(5.0)
+    assert not pulses[1].follow(5.0)
 
 
 def test_a_leader_without_a_pulse_is_waited_for_in_patience_only(pulses: list[Pulse]) -> None:
     pulses[0].__exit__()
     started = time.monotonic()
-    assert not pulses[1].leave(0.5)
+    assert not pulses[1].follow(0.5)
     assert 0.4 < time.monotonic() - started < 3.0
