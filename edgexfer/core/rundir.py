@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Dict, List, Optional
+from typing import IO, Any, Dict, List, Optional, Type, TypeVar
 
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import EdgexferError, RunError
@@ -36,6 +36,8 @@ from edgexfer.core.files import (
 SCHEMA = "edgexfer.run/1"
 INFO = "run.json"
 METRICS = "metrics.jsonl"
+T = TypeVar("T")
+
 STATES = ("running", "interrupted", "failed", "done")
 
 
@@ -167,14 +169,30 @@ def read_run(path: PathLike) -> RunInfo:
     place = Path(path) / INFO
     if not place.is_file():
         raise RunError(f"{path}: is not a run ({INFO} is missing)", "name a run's folder")
+    return read_as(RunInfo, place, SCHEMA, "delete the folder and run the stage again")
+
+
+def read_as(kind: Type[T], place: Path, schema: str, fix: str) -> T:
+    """Read a JSON file of a dataclass that says its schema.
+
+    Args:
+        kind: the dataclass.
+        place: the file.
+        schema: the one that this edgexfer reads.
+        fix: what helps where it is another, or the file is damaged.
+
+    Raises:
+        RunError: the file is damaged or of another schema.
+    """
     try:
-        info = decode(RunInfo, read_json(place), str(place))
+        content = read_json(place)
+        # First: what another schema has besides is no fault of the file.
+        found = content.get("schema", schema) if isinstance(content, dict) else schema
+        info = decode(kind, content, str(place)) if found == schema else None
     except EdgexferError as error:
-        raise RunError(error.what, "delete the folder and run the stage again") from error
-    if info.schema != SCHEMA:
-        raise RunError(
-            f"{place}: schema is {info.schema!r}, expected {SCHEMA!r}", "run the stage again"
-        )
+        raise RunError(error.what, fix) from error
+    if info is None:
+        raise RunError(f"{place}: schema is {found!r}, expected {schema!r}", fix)
     return info
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Tuple
 
-from edgexfer.core.codec import decode, encode
-from edgexfer.core.errors import EdgexferError, RunError
-from edgexfer.core.files import PathLike, read_json, write_json
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import RunError
+from edgexfer.core.files import PathLike, write_json
+from edgexfer.core.rundir import read_as
 from edgexfer.core.stats import SeededGain
 
 SCHEMA = "edgexfer.sweep/1"
@@ -83,10 +84,4 @@ def read_sweep(folder: PathLike) -> Sweep:
     place = Path(folder) / FILE
     if not place.is_file():
         raise RunError(f"{folder}: holds no {FILE}", "run `edgexfer distill` with --seeds")
-    try:
-        sweep = decode(Sweep, read_json(place), str(place))
-    except EdgexferError as error:
-        raise RunError(error.what, "run the same `edgexfer distill` again") from error
-    if sweep.schema != SCHEMA:
-        raise RunError(f"{place}: schema is {sweep.schema!r}, expected {SCHEMA!r}", "sweep again")
-    return sweep
+    return read_as(Sweep, place, SCHEMA, "run the same `edgexfer distill` again")

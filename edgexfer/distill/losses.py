@@ -176,17 +176,9 @@ def inter(student: Tensor, teacher: Tensor, temperature: float, targets: Tensor)
 def intra(student: Tensor, teacher: Tensor, temperature: float, targets: Tensor) -> Tensor:
     """Second half of ``dist``: how a batch's images relate to each other (its equation 9).
 
-    As ``inter``, but r over the images for each class, and the mean over the classes. Among micro-
-    batches only their own images are compared; of a single image r is 0.
-
-    Args:
-        student: logits, (B, C).
-        teacher: logits, (B, C).
-        temperature: T, above 0.
-        targets: (B, C); they have no effect.
-
-    Returns:
-        Scalar, 0 to 2 T².
+    Arguments and result are those of ``inter``, but r is over the images for each class, and the
+    mean over the classes. Among micro-batches only their own images are compared; of a single image
+    r is 0.
     """
     del targets
     return _uncorrelated(student, teacher, temperature, dim=0)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgexfer.core.errors import RecipeError, RunError
-from edgexfer.core.files import PathLike, make_dir, read_json
+from edgexfer.core.files import PathLike, make_dir, read_json, sha256_bytes
 from edgexfer.core.rundir import RunInfo
 from edgexfer.core.stats import SeededGain, seeded_gain
 from edgexfer.core.sweep import CONTROL, SCHEMA, Arm, Sweep, write_sweep
@@ -146,9 +146,14 @@ def _trainings(
     out: Path, control: Path, losses: Sequence[str], student: StudentSection
 ) -> list[_Training]:
     """List what is trained, seed by seed, so that an interrupted sweep has whole comparisons."""
-    names = [re.sub(r"[^\w.+-]", "_", "".join(loss.split())) for loss in losses]
-    if len(set(names)) < len(names):
+    texts = ["".join(loss.split()) for loss in losses]
+    if len(set(texts)) < len(texts):
         raise RecipeError(f"student.loss {student.loss!r} names a loss twice", "name it once")
+    slugs = [re.sub(r"[^\w.+-]", "_", text) for text in texts]
+    names = [
+        slug if slugs.count(slug) == 1 else f"{slug}-{sha256_bytes(text.encode())[:8]}"
+        for slug, text in zip(slugs, texts, strict=True)
+    ]
     found = []
     for seed in range(student.train.seed, student.train.seed + student.seeds):
         first = seed == student.train.seed

@@ -5,6 +5,7 @@ The architectures themselves stand beside it, one file each family; their names 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class CifarNet(nn.Module):
+class CifarNet(nn.Module, ABC):
     """Stages ``layer1``, ``layer2``, ..., global average pooling and a linear head ``fc``.
 
     A subclass builds them in the order of the forward pass and defines ``forward_features``. Heads,
@@ -37,9 +38,9 @@ class CifarNet(nn.Module):
             for i, (width, reduction) in enumerate(zip(channels, reductions, strict=True), start=1)
         ]
 
+    @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to the features (B, num_features, h, w) that the head sees."""
-        raise NotImplementedError
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Map features (B, num_features, h, w) to logits (B, num_classes)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,7 +142,7 @@ class _Attempt:
         return verdict.passed, -verdict.drop_pt, verdict.agreement_pct, ratio
 
 
-class _Tries:
+class _Tries(ABC):
     """What both quantizers' ladders share: keeping what was tried, and bisecting on the nodes.
 
     Attributes:
@@ -176,14 +177,17 @@ class _Tries:
         """Return the best of all but plain calibration, which was refused."""
         return max(self.attempts[1:] or self.attempts, key=lambda attempt: attempt.merit)
 
+    @abstractmethod
     def _rungs(self) -> tuple[Callable[[], None], ...]:
-        raise NotImplementedError
+        """Return the rungs, each of which tries something; the first is plain calibration."""
 
+    @abstractmethod
     def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
-        raise NotImplementedError
+        """Write one try and return its files; ``nodes`` stay in float."""
 
+    @abstractmethod
     def _order(self, best: _Attempt) -> list[Sensitivity]:
-        raise NotImplementedError
+        """Return the nodes, those first whose quantization costs most."""
 
     def _try(
         self, name: str, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...] = ()

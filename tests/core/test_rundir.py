@@ -219,7 +219,7 @@ def test_rewinding_drops_what_will_be_written_again(tmp_path: Path) -> None:
                 }
             ),
             "schema is 'edgexfer.run/9', expected 'edgexfer.run/1'",
-            "run the stage again",
+            "delete the folder and run the stage again",
         ),
     ],
 )

@@ -18,34 +18,14 @@ from edgexfer.distill.lesson import soft_warmup
 from edgexfer.distill.teacher import Teacher, load_teacher
 from edgexfer.distill.terms import parse_loss
 from edgexfer.models.store import load_model
-from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
+from edgexfer.recipe import DataSection
 from edgexfer.training import precision
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.loop import fit
-from edgexfer.transfer.finetune import finetune
+from tests.distill.taught import STUDENT, TRAIN
 from tests.pictures import picture, write_folder
 
 pytestmark = pytest.mark.torch
-
-TRAIN = TrainSection(
-    epochs=2, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32", compile="off"
-)
-STUDENT = StudentSection(ModelSection("resnet8", size=16), train=TRAIN, teacher_engine="torch")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 32)))
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, data: DataSection) -> Path:
-    section = TeacherSection(
-        ModelSection("resnet8", size=16), "scratch", train=replace(TRAIN, epochs=3)
-    )
-    place = tmp_path_factory.mktemp("runs") / "teacher"
-    finetune(data, section, place)
-    return place
 
 
 @pytest.fixture(autouse=True)

@@ -12,21 +12,14 @@ from torch import Tensor
 from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.core.rundir import read_events
 from edgexfer.distill import stage
-from edgexfer.distill.health import at_chance
 from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
 from edgexfer.training.loop import FitResult, Job, fit
 from edgexfer.transfer.finetune import finetune
-from tests.pictures import write_folder
 
 pytestmark = pytest.mark.torch
 
 TRAIN = TrainSection(epochs=3, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32")
 STUDENT = StudentSection(ModelSection("resnet8", size=16), train=replace(TRAIN, epochs=1))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 32)))
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +88,3 @@ def test_a_loss_that_means_nothing_is_refused(
     with pytest.raises(RecipeError, match=what):
         stage.distill(data, (teacher,), replace(STUDENT, **changes), tmp_path / "student")
     assert not (tmp_path / "student").exists()
-
-
-@pytest.mark.parametrize(
-    ("correct", "n", "classes", "refused"),
-    [(8, 8, 2, False), (4, 8, 2, True), (40, 100, 10, False), (12, 100, 10, True)],
-)
-def test_a_few_val_images_do_not_condemn_a_good_teacher(
-    correct: int, n: int, classes: int, refused: bool
-) -> None:
-    assert at_chance(correct, n, classes) == refused

@@ -8,38 +8,18 @@ from pathlib import Path
 import pytest
 
 from edgexfer.core.errors import ModelError, RecipeError, RunError
-from edgexfer.core.rundir import read_run
+from edgexfer.core.rundir import SCHEMA, RunInfo, open_run, read_run
 from edgexfer.core.sweep import read_sweep
 from edgexfer.distill import sweep as sweeping
 from edgexfer.distill.stage import distill
 from edgexfer.distill.sweep import distill_all
-from edgexfer.recipe import DataSection, ModelSection, StudentSection, TeacherSection, TrainSection
-from edgexfer.transfer.finetune import finetune
-from tests.pictures import write_folder
+from edgexfer.recipe import DataSection
+from tests.distill import taught
+from tests.distill.taught import TRAIN
 
 pytestmark = pytest.mark.torch
 
-TRAIN = TrainSection(
-    epochs=2, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32", compile="off"
-)
-STUDENT = StudentSection(
-    ModelSection("resnet8", size=16), train=TRAIN, teacher_engine="torch", control=True
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 32)))
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, data: DataSection) -> Path:
-    section = TeacherSection(
-        ModelSection("resnet8", size=16), "scratch", train=replace(TRAIN, epochs=3)
-    )
-    place = tmp_path_factory.mktemp("runs") / "teacher"
-    finetune(data, section, place)
-    return place
+STUDENT = replace(taught.STUDENT, control=True)
 
 
 def test_losses_and_seeds_are_compared_with_the_control(
@@ -123,7 +103,23 @@ def test_an_assistant_stands_between_teacher_and_student(
     assert outcome.student.result["weights_sha256"] == alone.student.result["weights_sha256"]
 
 
-def test_two_losses_that_would_share_a_folder_are_refused(
+def test_losses_whose_names_look_alike_have_folders_of_their_own(
+    tmp_path: Path, data: DataSection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[Path] = []
+
+    def noting(*args: object, **_: object) -> object:
+        places.append(Path(str(args[3])))
+        return read_run(tmp_path / "done")
+
+    open_run(tmp_path / "done", RunInfo(SCHEMA, "distill", "done", {}, {}, "")).close()
+    monkeypatch.setattr(sweeping, "distill", noting)
+    asked = replace(STUDENT, loss="kd,hint@a:b,hint@a_b", control=False)
+    distill_all(data, ("teacher",), asked, tmp_path / "student")
+    assert len(set(places)) == 3
+
+
+def test_one_loss_in_two_spellings_is_refused(
     tmp_path: Path, data: DataSection, teacher: Path
 ) -> None:
     asked = replace(STUDENT, loss="1*kd, 1 * kd")
