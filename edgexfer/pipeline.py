@@ -155,6 +155,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
 
 def _refuse_comparison(student: StudentSection) -> None:
     """Refuse what only a teacher gives a meaning to, rather than leave it undone."""
+    from edgexfer.distill.terms import split_losses
+
     for name, asked in (
         ("seeds", student.seeds > 1),
         ("assistants", bool(student.assistants)),
@@ -165,6 +167,11 @@ def _refuse_comparison(student: StudentSection) -> None:
                 f"student.{name} is set, but the recipe has no teacher",
                 f"add a teacher, or leave out student.{name}",
             )
+    if len(split_losses(student.loss)) > 1:
+        raise RecipeError(
+            f"student.loss {student.loss!r} compares losses, but the recipe has no teacher",
+            "add a teacher, or leave out student.loss",
+        )
 
 
 def _folder(recipe: Recipe) -> Path:

@@ -97,12 +97,13 @@ def key_values(given: tuple[str, ...], flag: str) -> dict[str, Any]:
 def _option(field: dataclasses.Field[Any], hint: Any, text: str) -> Callable[[F], F]:
     flag = "--" + field.name.replace("_", "-")
     kind = _plain(hint)
-    if field.default in (None, (), dataclasses.MISSING) or kind is bool:
-        shown = ""
-    else:
-        shown = f"  [default: {field.default}]"
+    default = field.default
+    if isinstance(default, bool):
+        default = flag[2:] if default else f"no-{flag[2:]}"
+    shown = "" if default in (None, (), dataclasses.MISSING) else f"  [default: {default}]"
     if kind is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+        name = f"{flag}/--no-{flag[2:]}"
+        return click.option(name, field.name, default=None, help=text + shown)
     if typing.get_origin(kind) is tuple:
         return click.option(
             flag, field.name, type=_Listed(_plain(typing.get_args(kind)[0])), help=text

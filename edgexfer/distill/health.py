@@ -13,6 +13,8 @@ from edgexfer.distill.losses import entropy
 # Soft targets below this share of the largest entropy, or above this mean probability of their top
 # class, hardly say more than the labels do.
 _LEAST_ENTROPY, _MOST_SURE = 0.01, 0.99
+# Fewer val images than this say nothing: a good teacher is now and then wrong about all of them.
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def check_health(logits: Tensor, labels: Tensor, temperature: float) -> Health:
             f"top class has {100 * sureness:.1f} % on average): raise --temperature, or it teaches "
             "little that the labels do not"
         )
+    if n < _FEW:
+        warnings.append(
+            f"there are only {n} val images: whether the teacher knows more than chance is not "
+            "known; raise data.val"
+        )
     return Health(100 * correct / n, n, share, sureness, tuple(warnings))
 
 
@@ -72,8 +79,10 @@ def at_chance(correct: int, n: int, classes: int) -> bool:
     """Say whether so many right answers are no more than guessing gives.
 
     The bound is three standard deviations above chance; of a few images that may be more than all
-    of them, so it lies at most halfway between chance and perfect.
+    of them, so it lies at most halfway between chance and perfect. Of very few nothing follows.
     """
+    if n < _FEW:
+        return False
     chance = 1 / classes
     deviation = math.sqrt(chance * (1 - chance) / n)
     return correct / n < min(chance + 3 * deviation, (1 + chance) / 2)
