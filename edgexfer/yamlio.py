@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgexfer.core.errors import InputError, nearest
+from edgexfer.core.errors import InputError, first_line, nearest
 
 T = TypeVar("T")
 Lines = Mapping[tuple[Any, ...], int]
@@ -112,8 +112,7 @@ def _parse(text: str, where: str, error: type[InputError]) -> Any:
         problem = str(fault.problem or fault.context or "not YAML").splitlines()[0]
         raise error(f"{where}{line}: {problem}", "mend that line") from fault
     except (YAMLError, RecursionError, ValueError) as fault:
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise error(f"{where}: not YAML ({reason})", "mend the file") from fault
+        raise error(f"{where}: not YAML ({first_line(fault)})", "mend the file") from fault
 
 
 def _check_events(text: str, where: str, error: type[InputError]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from edgexfer.core.backend import Plan, TensorSpec, check_plan
-from edgexfer.core.errors import BackendError, nearest
+from edgexfer.core.errors import BackendError, first_line, nearest
 
 NAME = "onnxruntime"
 OPTIONS = {
@@ -80,7 +80,7 @@ def load(artefact: Path, plan: Plan) -> OrtSession:
         )
     except Exception as error:  # ONNX Runtime's classes share no base but this one
         raise BackendError(
-            f"{artefact}: ONNX Runtime cannot load it ({_first_line(error)})",
+            f"{artefact}: ONNX Runtime cannot load it ({first_line(error, 160)})",
             "export it again, with an opset that this ONNX Runtime knows",
         ) from error
     really = session.get_providers()[0]
@@ -115,9 +115,13 @@ class OrtSession:
             return dict(zip(self._names, self._session.run(self._names, feed)))
         except Exception as error:  # ONNX Runtime's classes share no base but this one
             raise BackendError(
-                f"ONNX Runtime stopped in a run ({_first_line(error)})",
+                f"ONNX Runtime stopped in a run ({first_line(error, 160)})",
                 "check names, shapes and types of what is fed",
             ) from error
+
+    def stream(self) -> OrtSession:
+        """Return itself: a session may be run from several threads at once."""
+        return self
 
     def close(self) -> None:
         """Drop the session, and with it ONNX Runtime's memory."""
@@ -172,8 +176,3 @@ def _spec(node: Any) -> TensorSpec:
     names = {"tensor(float)": "float32", "tensor(double)": "float64"}
     kind = node.type
     return TensorSpec(node.name, shape, names.get(kind, kind[len("tensor(") : -1]))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 from edgexfer.core.backend import Plan, TensorSpec, check_plan
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import BackendError, first_line
 
 NAME = "torch"
 OPTIONS: Dict[str, str] = {}
@@ -64,7 +64,7 @@ def load(artefact: Path, plan: Plan) -> TorchSession:
         raise
     except Exception as error:  # torch raises what its readers raise, of many classes
         raise BackendError(
-            f"{artefact}: torch cannot load it ({_first_line(error)})",
+            f"{artefact}: torch cannot load it ({first_line(error, 160)})",
             "write it with torch.export.save, by this version of torch or an older one",
         ) from error
     if plan.threads:
@@ -99,11 +99,15 @@ class TorchSession:
                 result = self._module(*args)
         except (RuntimeError, AssertionError, KeyError, TypeError) as error:
             raise BackendError(
-                f"torch stopped in a run ({_first_line(error)})",
+                f"torch stopped in a run ({first_line(error, 160)})",
                 "check names, shapes and types of what is fed",
             ) from error
         outputs = result if isinstance(result, (tuple, list)) else (result,)
         return {spec.name: value.numpy() for spec, value in zip(self.outputs, outputs)}
+
+    def stream(self) -> TorchSession:
+        """Return itself: a module in inference mode may be called from several threads."""
+        return self
 
     def close(self) -> None:
         """Drop the module and its weights."""
@@ -156,8 +160,3 @@ def _spec(node: Any) -> TensorSpec:
     value = node.meta["val"]
     shape = tuple(side if isinstance(side, int) else -1 for side in value.shape)
     return TensorSpec(node.name, shape, str(value.dtype).replace("torch.", ""))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Union
 
-from edgexfer.core.errors import DiskError, InputError
+from edgexfer.core.errors import DiskError, InputError, first_line
 
 PathLike = Union[str, Path]
 _CHUNK = 1 << 20
@@ -144,9 +144,9 @@ def read_json(path: PathLike) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"{place}: no such file", "check the path") from error
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{place}: not readable as JSON ({reason})", "make the file again, or restore it"
+            f"{place}: not readable as JSON ({first_line(error)})",
+            "make the file again, or restore it",
         ) from error
 
 

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from edgexfer.core.bundle import is_safe
-from edgexfer.core.errors import DataError
+from edgexfer.core.errors import DataError, first_line
 from edgexfer.core.files import disk_errors, sha256_file
 from edgexfer.data.cache import ProgressFactory, make_entry, quiet
 
@@ -60,8 +60,7 @@ def _fill(path: Path, folder: Path, progress: ProgressFactory | None) -> None:
         # The disk's errors have a number, those of gzip and bzip2 have none.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: is damaged ({reason})", REPACK) from error
+        raise DataError(f"{path}: is damaged ({first_line(error)})", REPACK) from error
 
 
 def _checked(path: Path, archive: tarfile.TarFile) -> list[tarfile.TarInfo]:

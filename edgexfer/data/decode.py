@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from edgexfer.core.errors import DataError
+from edgexfer.core.errors import DataError, first_line
 from edgexfer.core.preprocess import Preprocess
 
 UInt8 = npt.NDArray[np.uint8]
@@ -133,8 +133,7 @@ def decode(source: bytes | Path, name: str, *, at_least: int | None = None) -> D
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
     except Exception as error:  # PIL's parsers raise nearly anything on damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{name}: is damaged ({reason})", REPLACE) from error
+        raise DataError(f"{name}: is damaged ({first_line(error)})", REPLACE) from error
 
 
 def decode_size(preprocess: Preprocess) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgexfer.core.errors import BackendError, DataError, nearest
+from edgexfer.core.errors import BackendError, DataError, first_line, nearest
 from edgexfer.data.cache import cache_dir
 from edgexfer.data.decode import UInt8, read_file
 from edgexfer.data.split import Entry
@@ -106,7 +106,7 @@ def torchvision_set(name: str) -> Source:
             )
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"torchvision:{name}: cannot be fetched ({_first_line(error)})", _ONLINE
+            f"torchvision:{name}: cannot be fetched ({first_line(error)})", _ONLINE
         ) from error
     classes: tuple[str, ...] = ()
     splits = {}
@@ -153,7 +153,7 @@ def hub_set(name: str) -> Source:
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # the library has no common base for what can go wrong
-        raise DataError(f"hf:{name}: cannot be opened ({_first_line(error)})", _ONLINE) from error
+        raise DataError(f"hf:{name}: cannot be opened ({first_line(error)})", _ONLINE) from error
     parts, splits = {}, {}
     classes: tuple[str, ...] = ()
     for split, part in found.items():
@@ -193,7 +193,3 @@ def _columns(name: str, part: Any) -> tuple[str, str]:
             "save it as a folder of class folders",
         )
     return images[0], labels[0]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

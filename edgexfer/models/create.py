@@ -18,7 +18,7 @@ from urllib.request import getproxies
 import torch
 from torch import nn
 
-from edgexfer.core.errors import MachineError, ModelError, nearest
+from edgexfer.core.errors import MachineError, ModelError, first_line, nearest
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import INTERPOLATIONS, Preprocess
 from edgexfer.models import bottleneck, cifar, mobilenet, shufflenet, vgg, wide
@@ -202,7 +202,7 @@ def _build(
         return make(name, pretrained=False, num_classes=num_classes, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ModelError(
-            f"model {name}: refuses its options {dict(options)} ({_first_line(error)})",
+            f"model {name}: refuses its options {dict(options)} ({first_line(error)})",
             "see timm's documentation of that architecture",
         ) from error
 
@@ -215,12 +215,12 @@ def _fetch(make: Callable[[], nn.Module], name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:
         # Network errors derive from OSError, some of huggingface_hub's from RuntimeError.
         raise MachineError(
-            f"model {name}: its weights cannot be fetched from timm's hub ({_first_line(error)})",
+            f"model {name}: its weights cannot be fetched from timm's hub ({first_line(error)})",
             "connect to the internet, or copy the weights here and give the file with --weights",
         ) from error
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"model {name}: refuses its options ({_first_line(error)})",
+            f"model {name}: refuses its options ({first_line(error)})",
             "see timm's documentation of that architecture",
         ) from error
 
@@ -255,8 +255,3 @@ def _tag(name: str) -> str:
 
 def _pair(size: Any) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120].strip() if lines else type(error).__name__

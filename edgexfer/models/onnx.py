@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -90,8 +90,7 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: is no valid ONNX model ({reason})", fix) from error
+        raise ModelError(f"{path}: is no valid ONNX model ({first_line(error)})", fix) from error
     written = {item.domain or "ai.onnx": item.version for item in proto.opset_import}
     if opset is not None and written.get("ai.onnx") != opset:
         raise ModelError(
@@ -153,9 +152,8 @@ def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             )
     except Exception as error:  # the exporter wraps whatever the model's own code raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model {type(model).__name__} cannot be exported to ONNX ({reason[:120]})",
+            f"model {type(model).__name__} cannot be exported to ONNX ({first_line(error)})",
             "choose an architecture without data-dependent control flow",
         ) from error
     if program is None:

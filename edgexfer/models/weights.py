@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin")
 # Where training scripts keep the weights inside a checkpoint; averaged ones are preferred.
@@ -97,7 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path}: is not whole as safetensors ({_reason(error)})",
+            f"{path}: is not whole as safetensors ({first_line(error, 80)})",
             "download or copy the weights again",
         ) from error
 
@@ -113,7 +113,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         # torch's reader answers damage with RuntimeError, EOFError, KeyError, ValueError and more.
         raise ModelError(
-            f"{path}: is not whole as a torch checkpoint ({_reason(error)})",
+            f"{path}: is not whole as a torch checkpoint ({first_line(error, 80)})",
             "download or copy the weights again",
         ) from error
     return _unwrap(content, path)
@@ -145,8 +145,3 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(str(n) for n in tensor.shape) or "scalar"
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:80] if lines else type(error).__name__

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -195,7 +195,7 @@ class _Graph:
         try:
             known = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
         except (onnx.shape_inference.InferenceError, RuntimeError) as fault:
-            reason = str(fault).strip().splitlines()[0][:120]
+            reason = first_line(fault)
             fix = "name a file that export wrote"
             raise ModelError(
                 f"{where}: its shapes contradict each other ({reason})", fix

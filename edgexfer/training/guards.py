@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgexfer.core.errors import TrainingError
+from edgexfer.core.errors import TrainingError, first_line
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def memory_errors() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = str(error).splitlines()[0][:100] if str(error) else "out of memory"
+        reason = first_line(error, 100)
         raise TrainingError(
             f"memory ran out beside the micro-batches, in the optimiser or validation ({reason})",
             "choose a smaller model or model.size, or a machine with more memory",

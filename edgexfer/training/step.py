@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from edgexfer.core.errors import TrainingError
+from edgexfer.core.errors import TrainingError, first_line
 from edgexfer.training.distributed import world
 from edgexfer.training.guards import is_out_of_memory
 from edgexfer.training.objective import Objective, Views
@@ -95,7 +95,7 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0][:100] if str(error) else "out of memory"
+                reason = first_line(error, 100)
             # Outside the handler, whose error would keep the step's tensors alive.
             self._shrink(min(self.micro_batch, len(pixels)), reason)
             on_shrink(self.micro_batch)

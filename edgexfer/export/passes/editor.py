@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TypeProto
@@ -45,7 +45,7 @@ class Editor:
         try:
             known = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:120]
+            reason = first_line(error)
             raise ModelError(
                 f"{where}: its shapes contradict each other ({reason})", "export it again"
             ) from error

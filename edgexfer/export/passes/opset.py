@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 from edgexfer.export.passes.conform import conform
 from edgexfer.export.passes.decompose import (
     split_gelu,
@@ -80,7 +80,7 @@ def lower_opset(model: ModelProto, opset: int, where: str = "model") -> ModelPro
     try:
         onnx.checker.check_model(lowered, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().splitlines()[0][:120]
+        reason = first_line(error)
         raise ModelError(
             f"{where}: cannot be lowered to opset {opset} ({reason})", LOWER
         ) from error
