@@ -21,6 +21,7 @@ from typing import Any, Dict, Optional, Tuple
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import PathLike, read_json, write_json
+from edgexfer.core.series import Change, Modes
 from edgexfer.core.stats import Quantile
 
 SCHEMA = "edgexfer.bench/2"
@@ -163,6 +164,7 @@ class ProcessRun:
         trials: of ``server``, else empty.
         sensors: see there; ``None`` where none was read.
         faults: what the process itself found wrong with its outputs; each makes it invalid.
+        notes: what else it has to tell the reader.
     """
 
     order: int
@@ -190,6 +192,7 @@ class ProcessRun:
     trials: Tuple[Trial, ...] = ()
     sensors: Optional[Sensors] = None
     faults: Tuple[str, ...] = ()
+    notes: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,37 @@ class Accuracy:
     agreement_pct: Optional[float]
     predictions: Tuple[int, ...]
     confidences: Tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """What the latencies say of themselves; see ``core/series.py``.
+
+    Attributes:
+        mean_ns: of all samples.
+        mad_ns: their median absolute deviation from the median.
+        rho1: lag-1 autocorrelation within the processes.
+        n_eff: as how many independent samples they count.
+        outliers: for each process, where in ``infer_ns`` samples lie more than 14.8 MAD off; they
+            are in all figures.
+        trend_p: for each process, the p-value of a monotone trend.
+        drift_pct: for each process, the change over its length, in percent of its median.
+        changes: for each process, where its level changes; ``None`` where that is not shown.
+        modes: two levels at least 5 % apart; ``None`` where there is one.
+        spread_pct: by how much the largest median of a process exceeds the smallest; ``None`` of
+            one process.
+    """
+
+    mean_ns: float
+    mad_ns: float
+    rho1: float
+    n_eff: int
+    outliers: Tuple[Tuple[int, ...], ...]
+    trend_p: Tuple[float, ...]
+    drift_pct: Tuple[float, ...]
+    changes: Tuple[Optional[Change], ...]
+    modes: Optional[Modes]
+    spread_pct: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -347,6 +381,7 @@ class Record:
         memory: ``host_bytes``, the most over the processes of peak less before, and
             ``device_bytes``; one that is not known is left out.
         overhead: percentiles of ``overhead_ns``.
+        steadiness: of ``infer_ns``; ``None`` where there is none.
     """
 
     schema: str
@@ -375,6 +410,7 @@ class Record:
     cold_start: Dict[str, float] = field(default_factory=dict)
     memory: Dict[str, int] = field(default_factory=dict)
     overhead: Dict[str, Quantile] = field(default_factory=dict)
+    steadiness: Optional[Steadiness] = None
 
 
 def write_record(path: PathLike, record: Record) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.bench.device import emulator, facts, interpreter
-from edgexfer.bench.watch import Watch, reference_ns
+from edgexfer.bench.watch import Watch
 from tests.bench.fake_nvml import NOT_SUPPORTED, FakeNvml
 from tests.bench.unfold import unfold
 
@@ -188,8 +188,9 @@ def test_the_watch_subtracts_what_the_process_itself_used(tmp_path: Path) -> Non
     # 500 of 1000 ticks were busy; this process had a few of them for itself.
     assert noise.foreign_pct is not None
     assert 40.0 < noise.foreign_pct <= 50.0
-    assert noise.reference_before_ns > 0
-    assert noise.reference_after_ns > 0
+    assert noise.waiting_pct is None
+    assert noise.elapsed_ns > 0
+    assert noise.clock_faults() == []
 
 
 def test_without_proc_the_watch_says_nothing_of_load(tmp_path: Path) -> None:
@@ -197,5 +198,11 @@ def test_without_proc_the_watch_says_nothing_of_load(tmp_path: Path) -> None:
     assert (noise.foreign_pct, noise.steal_pct) == (None, None)
 
 
-def test_the_reference_kernel_is_real_work() -> None:
-    assert reference_ns() > 10_000
+def test_waiting_for_a_cpu_is_read_from_the_pressure(tmp_path: Path) -> None:
+    text = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 total=9\n"
+    root = _board(tmp_path, {"proc/pressure/cpu": text.format(1000)})
+    watch = Watch(root)
+    (root / "proc/pressure/cpu").write_text(text.format(1_000_000_000))
+    waiting = watch.finish().waiting_pct
+    assert waiting is not None
+    assert waiting > 20.0
