@@ -23,6 +23,7 @@ VERBS = (
     "run",
     "data",
     "finetune",
+    "curve",
     "distill",
     "eval",
     "audit",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from edgexfer.cli.options import json_option, key_values, make_section, section_options
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _list_strategies(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -22,12 +25,49 @@ def _list_strategies(ctx: click.Context, option: click.Parameter, asked: bool) -
     ctx.exit()
 
 
+def training_options(function: F) -> F:
+    """Add the options that say what is trained on which images, and how."""
+    for option in reversed(
+        (
+            click.option(
+                "--data", "path", required=True, help="Folder of class folders, digits, or a .tar."
+            ),
+            click.option(
+                "--model", required=True, help="A timm name, or resnet20, resnet56, resnet32x4, ..."
+            ),
+            click.option("--strategy", help="See finetune --list-strategies.  [default: full]"),
+            click.option(
+                "--option", "options", multiple=True, help="KEY=VALUE of the strategy, repeatable."
+            ),
+            section_options(ModelSection, leave_out=("name", "options")),
+            section_options(TrainSection),
+            section_options(DataSection, leave_out=("path",)),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def make_teacher(given: dict[str, Any]) -> TeacherSection:
+    """Build the section of what is trained from the options of ``training_options``.
+
+    Raises:
+        RecipeError: naming each that is wrong.
+    """
+    # ``options`` are the strategy's here; those of the architecture are for recipes.
+    architecture = make_section(ModelSection, {**given, "options": None}, name=given["model"])
+    return make_section(
+        TeacherSection,
+        given,
+        model=architecture,
+        train=make_section(TrainSection, given),
+        strategy_options=key_values(given["options"], "--option"),
+    )
+
+
 @click.command("finetune")
-@click.option("--data", "path", required=True, help="Folder of class folders, digits, or a .tar.")
-@click.option("--model", required=True, help="A timm name, or resnet20, resnet56, resnet32x4, ...")
+@training_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--strategy", help="See --list-strategies.  [default: full]")
-@click.option("--option", "options", multiple=True, help="KEY=VALUE of the strategy, repeatable.")
 @click.option(
     "--list-strategies",
     is_flag=True,
@@ -36,13 +76,8 @@ def _list_strategies(ctx: click.Context, option: click.Parameter, asked: bool) -
     callback=_list_strategies,
     help="Explain all strategies and their options.",
 )
-@section_options(ModelSection, leave_out=("name", "options"))
-@section_options(TrainSection)
-@section_options(DataSection, leave_out=("path",))
 @json_option
-def command(
-    path: str, model: str, out: Path, options: tuple[str, ...], as_json: bool, **given: Any
-) -> None:
+def command(out: Path, as_json: bool, **given: Any) -> None:
     r"""Fine-tune a teacher and measure it on the test images.
 
     The same command again goes on where it stopped. On several GPUs:
@@ -58,15 +93,8 @@ def command(
     from edgexfer.cli.show import show_run
     from edgexfer.transfer.finetune import finetune
 
-    architecture = make_section(ModelSection, given, name=model)
-    train = make_section(TrainSection, given)
-    teacher = make_section(
-        TeacherSection,
-        given,
-        model=architecture,
-        train=train,
-        strategy_options=key_values(options, "--option"),
+    info = finetune(make_section(DataSection, given), make_teacher(given), out)
+    following = (
+        f"edgexfer distill --data {given['path']} --teacher {out} --student NAME --out runs/student"
     )
-    info = finetune(make_section(DataSection, given, path=path), teacher, out)
-    following = f"edgexfer distill --data {path} --teacher {out} --student NAME --out runs/student"
     show_run(out, info, as_json=as_json, following=following)
