@@ -26,13 +26,13 @@ from edgexfer.export.localise import localise
 from edgexfer.export.lower import Lowered, Lowering, Tuned
 from edgexfer.export.parity import (
     EXACT,
-    HALF,
     RUNTIME,
     Float32,
     Logits,
     Probe,
     bf16_rung,
     float_rung,
+    half_rung,
     int8_rung,
     reference_logits,
     require,
@@ -257,8 +257,10 @@ class Ladder:
             allowed = self._max_drops[profile.name]
             return bf16_rung(name, self._probe, self._reference, found, allowed)
         exact = EXACT if runtime in ("onnxruntime", "torch") else RUNTIME
-        limits = HALF if precision == "fp16" else exact
-        rung = float_rung(name, "torch fp32", self._reference, found, limits)
+        if precision == "fp16":
+            rung = half_rung(name, self._reference, found)
+        else:
+            rung = float_rung(name, "torch fp32", self._reference, found, exact)
         return with_accuracy(rung, self._probe, self._reference, found)
 
 

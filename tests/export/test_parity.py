@@ -25,6 +25,7 @@ from edgexfer.export.parity import (
     Probe,
     bf16_rung,
     float_rung,
+    half_rung,
     int8_rung,
     reference_logits,
     require,
@@ -298,6 +299,22 @@ def test_another_class_fails_however_near() -> None:
     first = logits([[100.0, 99.0], [1.0, 0.99]])
     second = logits([[100.0, 99.0], [0.99, 1.0]])
     assert not float_rung("a", "b", first, second, HALF).passed
+
+
+def test_half_is_judged_by_real_images_and_must_agree_on_the_synthetic_ones() -> None:
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(100, 3)).astype(np.float32)
+    edge = np.array([[40.0, 0.0, 0.0]] * 8, np.float32)
+    first = Logits(real, edge)
+    # 20 dB off on images that no training has seen, in the same class.
+    found = half_rung("x fp16", first, Logits(real * np.float32(1.001), edge * np.float32(0.9)))
+    assert found.passed and found.n == 100
+    assert found.sqnr_db is not None and found.sqnr_db > 55
+    assert not half_rung("x fp16", first, Logits(real * np.float32(1.01), edge)).passed
+    overflowed = Logits(real, np.full_like(edge, np.inf))
+    assert not half_rung("x fp16", first, overflowed).passed
+    swapped = Logits(real, edge[:, ::-1].copy())
+    assert not half_rung("x fp16", first, swapped).passed
 
 
 def test_synthetic_images_reach_both_ends() -> None:
