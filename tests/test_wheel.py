@@ -50,7 +50,7 @@ def test_the_wheel_carries_every_file_of_the_package(wheel: Path, root: Path) ->
         for p in (root / "edgexfer").rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
-    assert "edgexfer/report/page.html" in files
+    assert "edgexfer/report/templates/page.html" in files
     assert files <= names(wheel)
 
 

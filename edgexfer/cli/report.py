@@ -15,6 +15,10 @@ import click
 def command(inputs: tuple[Path, ...], out: Path) -> None:
     """Draw everything found in INPUTS into one HTML page that opens offline.
 
+    Beside report.html come report.md, for a pull request or a wiki, and report.csv, one row per
+    record. Name the records of many runs and machines to compare them; what was measured in unlike
+    ways stands apart and is not ranked together.
+
     Examples:
       edgexfer report runs/quickstart
       edgexfer report bundle bundle-bench -o report.html

@@ -1,56 +1,31 @@
-"""Charts as inline SVG: accuracy against latency, latency distributions, training curves.
+"""Charts of accuracy, latency and training: scatter, distributions, curves, devices side by side.
 
-An SVG holds numbers and fixed words alone; names stand in the page's own legends, keyed by letter.
-Colours leave here as CSS variables, so that one drawing serves light, dark and print.
+How a drawing becomes an element of the page stands in ``draw.py``, bars in ``bars.py``, courses in
+time in ``series.py``.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgexfer.report.rows import Row, upper_of
+from edgexfer.report.draw import (
+    DASHES,
+    MUTED,
+    PAPER,
+    SERIES,
+    chart,
+    latency_axis,
+    letter,
+    slot_of,
+    tip,
+)
+from edgexfer.report.rows import Row, value_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Drawn in these, then replaced: the page's style sheet decides what they look like.
-_INK, _MUTED, _GRID, _PAPER = "#010101", "#020202", "#030303", "#040404"
-_SERIES = tuple(f"#0000{n:02x}" for n in range(0xA0, 0xA8))
-_VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--grid)",
-    _PAPER: "var(--paper)",
-    **{colour: f"var(--s{n})" for n, colour in enumerate(_SERIES)},
-}
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-# Inches; a phone shows the drawing at about this size, so that 9 points stay readable on it.
-_WIDTH, _HEIGHT = 4.8, 3.4
-_RC: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "edgexfer",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "text.color": _INK,
-    "figure.constrained_layout.use": True,
-}
 
 
 @dataclass(frozen=True)
@@ -68,13 +43,10 @@ class Curve:
     values: tuple[float, ...]
 
 
-def colour_slot(number: int) -> int:
-    """Return the slot of the page's palette for the n-th series."""
-    return number % len(_SERIES)
-
-
 def accuracy_latency(rows: Sequence[Row], slots: dict[str, int]) -> str | None:
     """Draw top-1 accuracy against p50 latency, with error bars and the Pareto front.
+
+    Where a throughput was measured, the time that one image costs at it takes the latency's place.
 
     Args:
         rows: comparable rows; those without accuracy or usable latency are left out.
@@ -87,22 +59,25 @@ def accuracy_latency(rows: Sequence[Row], slots: dict[str, int]) -> str | None:
     if not shown:
         return None
 
+    by_throughput = any(r.per_s is not None for r in shown)
+    label = "time for one image at full load, ms" if by_throughput else "p50 latency, ms"
+
     def draw(axes: Axes) -> None:
         front = pareto(shown)
         xs, ys = _staircase(front)
-        axes.plot(xs, ys, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot(xs, ys, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for row in shown:
-            _point(axes, row, _SERIES[slots[row.key]])
-        _latency_axis(axes, [(r.p50_ns or 0) / 1e6 for r in shown])
-        axes.set_xlabel("p50 latency, ms")
+            _point(axes, row, SERIES[slots[row.key]])
+        latency_axis(axes, [(r.pace_ns or 0) / 1e6 for r in shown])
+        axes.set_xlabel(label)
         axes.set_ylabel("top-1 accuracy, %")
         axes.margins(x=0.12, y=0.18)
         _letters(axes, shown, slots)
 
     keys = ", ".join(
-        f"{r.key} {(r.p50_ns or 0) / 1e6:.3g} ms {r.top1_pct:.1f} %" for r in shown if r.top1_pct
+        f"{r.key} {(r.pace_ns or 0) / 1e6:.3g} ms {r.top1_pct:.1f} %" for r in shown if r.top1_pct
     )
-    return _svg(draw, f"Top-1 accuracy in percent against p50 latency in milliseconds: {keys}")
+    return chart(draw, f"Top-1 accuracy in percent against {label}: {keys}")
 
 
 def latency_distribution(rows: Sequence[Row], slots: dict[str, int]) -> str | None:
@@ -122,20 +97,56 @@ def latency_distribution(rows: Sequence[Row], slots: dict[str, int]) -> str | No
         for number, row in enumerate(drawn):
             x, y = _thinned(samples[row.key])
             slot = slots[row.key]
-            line = _DASHES[slot % len(_DASHES)]
-            axes.plot(x, y, color=_SERIES[slot], linestyle=line, linewidth=1.6)
+            line = DASHES[slot % len(DASHES)]
+            axes.plot(x, y, color=SERIES[slot], linestyle=line, linewidth=1.6, gid=tip(row.key))
             # Letters of neighbours stand at different heights, or they would cover each other.
             share = 0.85 - 0.15 * (number % 5)
             at = samples[row.key][int(share * len(samples[row.key]))]
-            _letter(axes, row.key, (at, 100 * share), _SERIES[slot], (8, -4))
+            letter(axes, row.key, (at, 100 * share), SERIES[slot], (8, -4))
         ends = {r.key: samples[r.key][int(0.995 * (len(samples[r.key]) - 1))] for r in drawn}
-        _latency_axis(axes, [m for r in drawn for m in (samples[r.key][0], ends[r.key])])
+        latency_axis(axes, [m for r in drawn for m in (samples[r.key][0], ends[r.key])])
         axes.set_xlim(right=1.05 * max(ends.values()))
         axes.set_xlabel("latency of one inference, ms")
         axes.set_ylabel("inferences done, %")
         axes.set_ylim(0, 101)
 
-    return _svg(draw, "Share of inferences that were done within a time, for each artefact")
+    return chart(draw, "Share of inferences that were done within a time, for each artefact")
+
+
+def devices_side_by_side(rows: Sequence[tuple[str, Row]], slots: dict[str, int]) -> str | None:
+    """Draw p50, p90 and p99 of one artefact on each of several devices.
+
+    Args:
+        rows: for each device the text that stands for it in the page, and the row.
+        slots: the palette's slot for each row's key.
+
+    Returns:
+        An ``<svg>`` element; ``None`` where there is nothing to draw.
+    """
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        shown: list[float] = []
+        for place, (_, row) in enumerate(rows):
+            found = [value_of(row.record.latency.get(q)) for q in ("p50", "p90", "p99")]
+            values = [ns / 1e6 for ns in found if ns is not None]
+            colour = SERIES[slots[row.key]]
+            axes.plot(values, [place] * len(values), color=colour, linewidth=2.5, alpha=0.45)
+            for ns, mark, side in zip(found, "o|d", (9, 11, 6), strict=True):
+                if ns is not None:
+                    axes.plot(
+                        ns / 1e6, place, mark, color=colour, markersize=side, gid=tip(row.key)
+                    )
+            shown += values
+        axes.set_yticks(range(len(rows)), [text for text, _ in rows], weight="bold")
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        latency_axis(axes, shown)
+        axes.set_xlabel("latency, ms: p50 ●, p90 |, p99 ◆")
+
+    said = ", ".join(f"{text} {(row.p50_ns or 0) / 1e6:.3g} ms" for text, row in rows)
+    size = (5.6, 0.9 + 0.42 * len(rows))
+    return chart(draw, f"Latency on each device, p50: {said}", size)
 
 
 def training_curves(curves: Sequence[Curve], label: str) -> str | None:
@@ -159,8 +170,8 @@ def training_curves(curves: Sequence[Curve], label: str) -> str | None:
             axes.plot(
                 curve.epochs,
                 curve.values,
-                color=_SERIES[curve.slot],
-                linestyle=_DASHES[curve.slot % len(_DASHES)],
+                color=SERIES[curve.slot],
+                linestyle=DASHES[curve.slot % len(DASHES)],
                 linewidth=1.6,
                 marker="o" if len(curve.values) < 2 else None,
             )
@@ -168,7 +179,7 @@ def training_curves(curves: Sequence[Curve], label: str) -> str | None:
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
 
-    return _svg(draw, f"{label} over the epochs of training")
+    return chart(draw, f"{label} over the epochs of training")
 
 
 def accuracy_of_seeds(arms: Sequence[Sequence[float]], letters: Sequence[str]) -> str:
@@ -181,22 +192,22 @@ def accuracy_of_seeds(arms: Sequence[Sequence[float]], letters: Sequence[str]) -
 
     def draw(axes: Axes) -> None:
         for number, values in enumerate(arms):
-            colour = _SERIES[colour_slot(number)]
+            colour = SERIES[slot_of(number)]
             mean = sum(values) / len(values)
             axes.plot([mean, mean], [number - 0.3, number + 0.3], color=colour, linewidth=2.5)
-            axes.plot(values, [number] * len(values), "o", color=colour, markeredgecolor=_PAPER)
+            axes.plot(values, [number] * len(values), "o", color=colour, markeredgecolor=PAPER)
         axes.set_yticks(range(len(arms)), letters)
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.margins(x=0.08)
         axes.set_xlabel("top-1 accuracy on the test images, %")
 
-    return _svg(draw, "Top-1 accuracy in percent of each seed, for each way of training")
+    return chart(draw, "Top-1 accuracy in percent of each seed, for each way of training")
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that no other beats in both accuracy and p50 latency, by rising latency."""
     front: list[Row] = []
-    for row in sorted(rows, key=lambda r: (r.p50_ns or 0, -(r.top1_pct or 0))):
+    for row in sorted(rows, key=lambda r: (r.pace_ns or 0, -(r.top1_pct or 0))):
         if not front or (row.top1_pct or 0) > (front[-1].top1_pct or 0):
             front.append(row)
     return front
@@ -204,13 +215,12 @@ def pareto(rows: Sequence[Row]) -> list[Row]:
 
 def _point(axes: Axes, row: Row, colour: str) -> None:
     accuracy = row.record.accuracy
-    if accuracy is None or row.p50_ns is None:
+    if accuracy is None or row.pace_ns is None:
         return
-    x, y = row.p50_ns / 1e6, accuracy.top1_pct
-    upper = upper_of(row.record.latency.get("p50"))
-    right = max((upper or row.p50_ns) / 1e6 - x, 0)
+    x, y = row.pace_ns / 1e6, accuracy.top1_pct
+    right = max((row.pace_upper_ns or row.pace_ns) / 1e6 - x, 0)
     below, above = max(y - accuracy.low_pct, 0), max(accuracy.high_pct - y, 0)
-    axes.errorbar(
+    drawn = axes.errorbar(
         x,
         y,
         xerr=[[0.0], [right]],
@@ -218,52 +228,23 @@ def _point(axes: Axes, row: Row, colour: str) -> None:
         fmt="o",
         color=colour,
         markersize=7,
-        markeredgecolor=_PAPER,
+        markeredgecolor=PAPER,
         elinewidth=1.2,
         capsize=3,
         zorder=3,
     )
+    drawn.lines[0].set_gid(tip(row.key))
 
 
 def _letters(axes: Axes, rows: Sequence[Row], slots: dict[str, int]) -> None:
     """Write each point's letter above its bar, higher where its left neighbour is near."""
     last, level = -math.inf, 0
-    for row in sorted(rows, key=lambda r: r.p50_ns or 0):
-        at = ((row.p50_ns or 0) / 1e6, row.record.accuracy.high_pct if row.record.accuracy else 0)
+    for row in sorted(rows, key=lambda r: r.pace_ns or 0):
+        at = ((row.pace_ns or 0) / 1e6, row.record.accuracy.high_pct if row.record.accuracy else 0)
         share = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
         level = (level + 1) % 3 if share - last < 0.04 else 0
         last = share
-        _letter(axes, row.key, at, _SERIES[slots[row.key]], (0, 4 + 10 * level))
-
-
-def _letter(
-    axes: Axes, key: str, at: tuple[float, float], colour: str, offset: tuple[float, float]
-) -> None:
-    axes.annotate(
-        key,
-        at,
-        offset,
-        textcoords="offset points",
-        ha="center",
-        color=colour,
-        weight="bold",
-        zorder=4,
-    )
-
-
-def _latency_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Use a logarithmic axis where the values spread over more than a factor of five."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = min(values), max(values)
-    if low <= 0 or high / low < 5:
-        axes.set_xlim(left=0)
-        return
-    axes.set_xscale("log")
-    wide = math.log10(high / low) > 2
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        letter(axes, row.key, at, SERIES[slots[row.key]], (0, 4 + 10 * level))
 
 
 def _staircase(front: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -271,7 +252,7 @@ def _staircase(front: Sequence[Row]) -> tuple[list[float], list[float]]:
     xs: list[float] = []
     ys: list[float] = []
     for row in front:
-        x, y = (row.p50_ns or 0) / 1e6, row.top1_pct or 0.0
+        x, y = (row.pace_ns or 0) / 1e6, row.top1_pct or 0.0
         if xs:
             xs.append(x)
             ys.append(ys[-1])
@@ -285,44 +266,3 @@ def _thinned(ordered: Sequence[float], most: int = 400) -> tuple[list[float], li
     n = len(ordered)
     ranks = sorted({round(i * (n - 1) / most) for i in range(most + 1)})
     return [ordered[r] for r in ranks], [100 * (r + 1) / n for r in ranks]
-
-
-def _svg(draw: Callable[[Axes], None], title: str) -> str:
-    """Draw on fresh axes, leave matplotlib's global state alone, and return the SVG element."""
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT))
-        draw(figure.add_subplot())
-        figure.patch.set_visible(False)
-        figure.axes[0].patch.set_visible(False)
-        stream = io.StringIO()
-        none: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        canvas: Any = FigureCanvasSVG(figure)
-        canvas.print_svg(stream, metadata=none)
-    return _inline(stream.getvalue(), title)
-
-
-def _inline(text: str, title: str) -> str:
-    """Turn matplotlib's document into an element of a page."""
-    text = text[text.index("<svg") :]
-    # Its style element would hold for the whole page; the page's own says the same for charts.
-    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
-    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', text[:400])[:2]
-    head = (
-        f'<svg class="chart" role="img" viewBox="0 0 {width} {height}" '
-        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-        f"<title>{title}</title>"
-    )
-    text = head + text[text.index(">") + 1 :]
-    text = re.sub(r"(font(?:-family)?:[^;\"]*?)'[^;\"]*", r"\1system-ui, sans-serif", text)
-    # Ids are unique in one drawing; a page holds several.
-    salt = f"c{zlib.crc32(text.encode()):08x}-"
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{salt}", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
-    return re.sub(r"\n\s*", "\n", text).strip()

@@ -40,6 +40,7 @@ class FoundRun:
         events: the lines of ``metrics.jsonl``.
         labels: class index of each test image; empty without any.
         predictions: what the model said of each; likewise.
+        confidences: the probability it gave that; empty where it was not kept.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class FoundRun:
     events: tuple[dict[str, Any], ...]
     labels: tuple[int, ...] = ()
     predictions: tuple[int, ...] = ()
+    confidences: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,15 +190,16 @@ def _read_run(place: Path) -> FoundRun:
     card = read_card(place) if (place / FOLDER / CARD).exists() else None
     saved: Any = read_json(place / PREDICTIONS) if (place / PREDICTIONS).exists() else {}
     try:
-        labels, predictions = tuple(saved.get("labels", ())), tuple(saved.get("predictions", ()))
-        if len(labels) != len(predictions):
+        names = ("labels", "predictions", "confidences")
+        labels, predictions, confidences = (tuple(saved.get(name, ())) for name in names)
+        if len(labels) != len(predictions) or len(confidences) not in (0, len(labels)):
             raise TypeError("their number differs from that of the labels")
     except (AttributeError, TypeError) as error:
         fix = "delete it; the report then compares totals alone"
         raise InputError(f"{place / PREDICTIONS}: holds no predictions ({error})", fix) from error
     events = tuple(read_events(place))
     name = place.resolve().name
-    return FoundRun(place, name, read_run(place), card, events, labels, predictions)
+    return FoundRun(place, name, read_run(place), card, events, labels, predictions, confidences)
 
 
 def _read_bundle(place: Path) -> FoundBundle:

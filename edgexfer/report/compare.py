@@ -38,18 +38,24 @@ class Drop:
 
 
 def drop_from_fp32(found: Found, group: Group, row: Row) -> Drop | None:
-    """Return the loss of a row against the FP32 artefact of its bundle; ``None`` where unknown."""
+    """Return the loss of a row against the FP32 artefact of its bundle; ``None`` where unknown.
+
+    The FP32 record of the same target in the same group is taken first. Where that group has none,
+    any other's serves: a machine that was too busy to be timed, or that has no such record, takes
+    nothing from the accuracy that was measured elsewhere.
+    """
+    accuracy = row.record.accuracy
+    if accuracy is not None and row.record.artefact.get("precision") == "fp32":
+        return Drop(0.0, 0.0, 0.0, accuracy.n, paired=True)
     bundle = row.record.bundle.get("manifest_sha256")
+    everywhere = [*group.rows, *(Row("", f.record) for f in found.records)]
     siblings = [
         r
-        for r in group.usable
+        for r in everywhere
         if r.record.bundle.get("manifest_sha256") == bundle
         and r.record.artefact.get("precision") == "fp32"
         and r.record.accuracy
     ]
-    if row in siblings:
-        n = row.record.accuracy.n if row.record.accuracy else 0
-        return Drop(0.0, 0.0, 0.0, n, paired=True)
     if not siblings:
         return None
     same = [r for r in siblings if r.record.artefact.get("target") == _target(row)]

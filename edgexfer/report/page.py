@@ -1,68 +1,121 @@
-"""The report: one HTML page that holds all it shows, runs no script and opens offline."""
+"""The report: one HTML page that holds all it shows and opens offline; Markdown and CSV beside it.
+
+The page asks nobody for anything: its policy refuses every request, and every script and style but
+the two that it carries, which it names by their hashes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgexfer import __version__
+from edgexfer.core.errors import InputError
 from edgexfer.core.files import make_dir, write_atomic
 from edgexfer.core.record import STATUSES
-from edgexfer.report import view, words
+from edgexfer.report import accuracy, beside, view, words
+from edgexfer.report.changes import changes
 from edgexfer.report.collect import Found, collect
-from edgexfer.report.rows import Row, upper_of
-from edgexfer.report.verdict import teacher_helped
+from edgexfer.report.lineage import lineage
+from edgexfer.report.rows import Row
+from edgexfer.report.verdict import speed_text, teacher_helped
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 2000
 
 
 def build(inputs: Sequence[Path], out: Path) -> Path:
-    """Draw everything found in the places named into one page.
+    """Draw everything found in the places named into one page, with Markdown and CSV beside it.
 
     The same input gives the same page, to the byte.
 
     Args:
         inputs: trips, runs, bundles, folders of records, record files.
-        out: the HTML file to write.
+        out: the HTML file to write; its name with ``.md`` and ``.csv`` is written as well.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: a place does not exist, or none holds anything to report.
+        InputError: a place does not exist, none holds anything to report, ``out`` is no HTML file,
+            or a file beside it is not the report's.
         DiskError: the page cannot be written.
     """
+    out = Path(out)
+    if out.suffix not in (".html", ".htm"):
+        raise InputError(f"{out}: is no name of an HTML page", "let it end in .html")
+    markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
+    _refuse_foreign(markdown, beside.MARK)
+    _refuse_foreign(table, "record,status,reasons")
     found = collect([Path(p) for p in inputs])
-    sections, slots = view.make_sections(found)
-    runs = view.run_lines(found)
-    text = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=found.title,
-            summary=_summary(found),
-            sections=sections,
-            helped=teacher_helped(found),
-            cautions=view.cautions(found, sections),
-            ladders=[b for b in found.bundles if b.manifest.parity],
-            runs=runs,
-            curves=view.draw_curves(runs),
-            sweeps=view.sweep_parts(found),
-            absent=view.absent(sections),
-            lineage=view.lineage(found, sections),
-            slots=slots,
-            statuses=STATUSES,
-            bound=_bound,
-            version=__version__,
-        )
-    )
-    make_dir(Path(out).absolute().parent)
+    page, lines = _values(found)
+    text = _environment().get_template("page.html").render(page)
+    make_dir(out.absolute().parent)
     write_atomic(out, text)
-    return Path(out)
+    write_atomic(markdown, beside.to_markdown(page))
+    write_atomic(table, beside.to_csv(lines, [error.what for error in found.faults]))
+    return out
+
+
+def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what the templates show, and each record as a flat line."""
+    sections, slots = view.make_sections(found)
+    rows = [row for section in sections for row in section.group.rows]
+    runs = view.run_lines(found)
+    image_sets = accuracy.image_sets(found, rows)
+    lines = [beside.figures(found, row, s) for s in sections for row in s.group.rows]
+    tips = [{**line, "tip": _tip(row)} for line, row in zip(lines, rows, strict=True)]
+    page = {
+        "title": found.title,
+        "summary": _summary(found),
+        "sections": sections,
+        "fleets": view.fleets(sections, slots),
+        "apart": any(section.group.apart for section in sections),
+        "helped": teacher_helped(found),
+        "cautions": view.cautions(found, sections),
+        "image_sets": image_sets,
+        "run_hops": accuracy.run_hops(found),
+        "changes": [part for images in image_sets for part in changes(images)],
+        "ladders": [b for b in found.bundles if b.manifest.parity],
+        "runs": runs,
+        "curves": view.draw_curves(runs),
+        "sweeps": view.sweep_parts(found),
+        "absent": view.absent(sections),
+        "lineage": lineage(found, rows),
+        "slots": slots,
+        "statuses": STATUSES,
+        "version": __version__,
+        "island": _island(tips),
+    }
+    for name, file in (("style", "page.css"), ("script", "page.js")):
+        page.update(_inlined(name, (TEMPLATES / file).read_text(encoding="utf-8")))
+    return page, lines
+
+
+def _inlined(name: str, text: str) -> dict[str, Any]:
+    """Return a style or script of our own as trusted text, and the hash that the policy names."""
+    from markupsafe import Markup
+
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {name: Markup(text), f"{name}_hash": Markup(f"sha256-{digest}")}
+
+
+def _island(value: Sequence[Mapping[str, Any]]) -> Any:
+    """Return a value as JSON that no HTML parser takes for markup."""
+    from markupsafe import Markup
+
+    # Beyond ASCII json.dumps escapes by itself, U+2028 and U+2029 with it.
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
 
 
 def _environment() -> Environment:
@@ -71,10 +124,10 @@ def _environment() -> Environment:
     from markupsafe import Markup
 
     def finalize(value: Any) -> Any:
-        return value if isinstance(value, Markup) else words.tied(words.clean(value, _LONGEST))
+        return value if isinstance(value, Markup) else words.clean(value, _LONGEST)
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=finalize,
@@ -83,34 +136,45 @@ def _environment() -> Environment:
     environment.filters.update(
         ms=words.milliseconds,
         size=words.size,
+        energy=words.energy,
         percent=words.percent,
         times=words.times,
         signed=words.signed,
+        digits=words.significant,
+        rate=lambda value: words.MISSING if value is None else words.significant(value),
+        heat=lambda share: round(10 * (1 - share)),
+        tied=words.tied,
         chart=Markup,
     )
     return environment
 
 
-def _bound(row: Row, name: str) -> Any:
-    """Return the 99 % upper bound of a percentile, or why it has none, as small print."""
-    from markupsafe import Markup
+def _tip(row: Row) -> list[str]:
+    """Return what the page says of a point in a chart, line by line."""
+    said = [f"{row.key}: {row.artefact}", row.model, speed_text(row)]
+    if row.record.accuracy:
+        a = row.record.accuracy
+        interval = f"{words.percent(a.low_pct)} to {words.percent(a.high_pct)}"
+        said.append(f"{words.percent(a.top1_pct)} right ({interval})")
+    said += [words.size(row.size_bytes), f"record: {row.record.status}"]
+    return [words.clean(line) for line in said]
 
-    found = row.record.latency.get(name)
-    if found is None or found.value is None:
-        return ""
-    upper = upper_of(found)
-    text = f"≤ {words.milliseconds(upper)}" if upper is not None else found.reason or "no bound"
-    return Markup("<small>{}</small>").format(words.clean(text))
+
+def _refuse_foreign(place: Path, start: str) -> None:
+    """Keep a file of the user's that happens to have the name of one that is written beside."""
+    if not place.is_file():
+        return
+    with place.open("rb") as stream:
+        known = stream.read(len(start)) == start.encode()
+    if not known:
+        raise InputError(f"{place}: is not from edgexfer, and would be lost", "choose another -o")
 
 
 def _summary(found: Found) -> str:
-    counts = [
-        words.count(len(found.runs), "run"),
-        words.count(len(found.bundles), "bundle"),
-        words.count(len(found.records), "record"),
-    ]
+    kinds = ((found.runs, "run"), (found.bundles, "bundle"), (found.records, "record"))
+    counts = [words.count(len(of), name) for of, name in kinds if of]
     stamps = sorted(f.record.created_utc for f in found.records if f.record.created_utc)
     when = f"; measured {stamps[0]}" if stamps else ""
     if stamps and stamps[-1] != stamps[0]:
         when += f" to {stamps[-1]}"
-    return words.joined(counts) + when
+    return (words.joined(counts) or words.count(len(found.sweeps), "sweep")) + when

@@ -14,7 +14,10 @@ from edgexfer.report.words import clean, count
 
 # Facts that make a machine another one. Load, clock and temperature change while it stays the same.
 _MACHINE = ("board", "cpu", "machine", "usable_cores", "memory_bytes", "power_mode", "l4t")
-_SETTINGS = ("scenario", "batch", "threads")
+_SETTINGS = ("scenario", "batch", "streams", "threads", "bound_ns")
+# Which images, in which order; their pixels differ with the model's size, which is no other data.
+_DATA = ("split", "n", "labels_sha256")
+_NAMES = {"labels_sha256": "labels", "n": "number of images", "bound_ns": "bound of latency, ns"}
 USABLE = ("ok", "partial")
 
 
@@ -26,7 +29,7 @@ class Row:
         key: the letter that stands for it in tables and charts.
         record: the measurement.
         role: ``teacher``, ``student``, ``control``, or ``""`` where that is not known.
-        speedup: p50 of the reference over its own p50; ``None`` where they cannot be compared.
+        speedup: pace of the reference over its own; ``None`` where they cannot be compared.
     """
 
     key: str
@@ -36,8 +39,34 @@ class Row:
 
     @property
     def usable(self) -> bool:
-        """Whether its latency may be ranked."""
-        return self.record.status in USABLE and self.p50_ns is not None
+        """Whether its speed may be ranked."""
+        return self.record.status in USABLE and self.pace_ns is not None
+
+    @property
+    def scenario(self) -> str:
+        """What was measured: latencies one by one, or a throughput."""
+        return str(self.record.settings.get("scenario", "single_stream"))
+
+    @property
+    def per_s(self) -> float | None:
+        """Images in a second, of a scenario that measures them."""
+        found = self.record.throughput or self.record.server
+        return found.per_s if found else None
+
+    @property
+    def pace_ns(self) -> float | None:
+        """What one image costs in nanoseconds: the p50 latency, or the reciprocal of ``per_s``."""
+        if self.record.throughput or self.record.server:
+            return 1e9 / self.per_s if self.per_s else None
+        return self.p50_ns
+
+    @property
+    def pace_upper_ns(self) -> float | None:
+        """The 99 % upper bound of the p50, or the pace of the slowest process."""
+        found = self.record.throughput or self.record.server
+        if found is None:
+            return upper_of(self.record.latency.get("p50"))
+        return max((1e9 / rate for rate in found.each_per_s if rate), default=None)
 
     @property
     def p50_ns(self) -> float | None:
@@ -62,23 +91,22 @@ class Row:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Most memory over the processes that the artefact took, less what was there before it."""
-        taken = [
-            p.peak_rss_bytes - p.rss_before_load_bytes
-            for p in self.record.processes
-            if p.peak_rss_bytes is not None and p.rss_before_load_bytes is not None
-        ]
-        return max(taken) if taken else None
+        """Most memory of the host over the processes, less what was there before the artefact."""
+        return self.record.memory.get("host_bytes")
 
     @property
     def timed(self) -> Timed:
-        """Its latency as ``core/fastest`` compares it, under its key; only of a usable row.
+        """Its pace as ``core/fastest`` compares it, under its key; only of a usable row.
 
         A size that is not known counts as the largest.
         """
-        each = tuple(median(p.infer_ns) for p in self.record.processes if p.infer_ns)
+        found = self.record.throughput or self.record.server
+        if found is None:
+            each = tuple(median(p.infer_ns) for p in self.record.processes if p.infer_ns)
+        else:
+            each = tuple(1e9 / rate for rate in found.each_per_s if rate)
         size = sys.maxsize if self.size_bytes is None else self.size_bytes
-        return Timed(self.key, each or (self.p50_ns or 0.0,), size)
+        return Timed(self.key, each or (self.pace_ns or 0.0,), size)
 
     @property
     def model(self) -> str:
@@ -106,14 +134,24 @@ class Group:
     Attributes:
         machine: the machine, for people.
         settings: the way of measuring, for people.
-        rows: usable ones by rising p50, then the others.
+        rows: usable ones by rising pace, then the others.
         reference: the row that speed-ups refer to; ``None`` where there is none.
+        apart: how its way of measuring differs from that of most groups; empty where it does not.
+        method: what its figures mean and how they came about; equal for groups that differ by
+            machine alone.
     """
 
     machine: str
     settings: str
     rows: tuple[Row, ...]
     reference: Row | None
+    apart: tuple[str, ...] = ()
+    method: tuple[Any, ...] = ()
+
+    @property
+    def by_throughput(self) -> bool:
+        """Whether images in a second were measured, not latencies."""
+        return any(r.record.throughput or r.record.server for r in self.rows)
 
     @property
     def usable(self) -> tuple[Row, ...]:
@@ -130,31 +168,77 @@ def group_rows(rows: Iterable[Row], reference: str | None = None) -> list[Group]
             record of the torch backend.
 
     Returns:
-        Groups in the order in which their first row came.
+        Groups in the order in which their first row came; those whose way of measuring most share
+        stand first.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    homeless = []
+    groups: dict[_Facts, list[Row]] = {}
+    lost = []
     for row in rows:
-        if row.usable or row.record.device:
-            groups.setdefault(_comparable(row.record), []).append(row)
+        if row.usable:
+            groups.setdefault(_facts(row.record), []).append(row)
         else:
-            homeless.append(row)
-    # What failed before it could look at its machine belongs to the only one there is.
-    for row in homeless:
-        only = next(iter(groups)) if len(groups) == 1 else _comparable(row.record)
-        groups.setdefault(only, []).append(row)
+            lost.append(row)
+    # What failed may not know its machine or its images: it belongs where all that it knows fits.
+    for row in lost:
+        own = _facts(row.record)
+        fitting = [facts for facts in groups if facts.fits(own)]
+        groups.setdefault(fitting[0] if len(fitting) == 1 else own, []).append(row)
+    methods = [facts.method for facts in groups]
+    usual = max(methods, key=methods.count, default=())
     done, number = [], 0
-    for members in groups.values():
+    for facts in sorted(groups, key=lambda f: f.method != usual):
+        members = groups[facts]
         anchor = _reference(members, reference)
-        ordered = sorted(members, key=lambda r: (not r.usable, r.p50_ns or 0, r.full_name))
+        ordered = sorted(members, key=lambda r: (not r.usable, r.pace_ns or 0, r.full_name))
         related = []
         for row in ordered:
             related.append(replace(row, key=_letter(number), speedup=_speedup(anchor, row)))
             number += 1
         found = next((r for r in related if anchor and r.record is anchor.record), None)
-        first = members[0].record
-        done.append(Group(machine_name(first), settings_name(first), tuple(related), found))
+        names = machine_name(members[0].record), settings_name(members[0].record)
+        apart = _differences(facts.method, usual)
+        done.append(Group(*names, tuple(related), found, apart, facts.method))
     return done
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What must be equal for two records to be ranked together: ``(name, value)`` each."""
+
+    machine: tuple[tuple[str, Any], ...]
+    method: tuple[tuple[str, Any], ...]
+
+    def fits(self, other: _Facts) -> bool:
+        """Say whether both agree in all that both know."""
+        mine, its = self.machine + self.method, other.machine + other.method
+        return all(a == b or None in (a[1], b[1]) for a, b in zip(mine, its, strict=True))
+
+
+def _differences(
+    mine: tuple[tuple[str, Any], ...], usual: tuple[tuple[str, Any], ...]
+) -> tuple[str, ...]:
+    """Say in words how one way of measuring differs from another."""
+    return tuple(
+        f"{_NAMES.get(name, name)} {_short(own)}, not {_short(other)}"
+        for (name, own), (_, other) in zip(mine, usual, strict=True)
+        if own != other
+    )
+
+
+def _facts(record: Record) -> _Facts:
+    method = [(name, record.settings.get(name)) for name in _SETTINGS]
+    method += [(name, record.data.get(name)) for name in _DATA]
+    machine = [(name, record.device.get(name)) for name in _MACHINE]
+    # A value that is no text or number would not be hashable.
+    plain = [
+        tuple((name, value if value is None else str(value)) for name, value in facts)
+        for facts in (machine, [("definitions", record.definitions), *method])
+    ]
+    return _Facts(*plain)
+
+
+def _short(value: str | None) -> str:
+    return "unset" if value is None else clean(value.replace("_", " "), 16)
 
 
 def machine_name(record: Record) -> str:
@@ -176,7 +260,13 @@ def settings_name(record: Record) -> str:
     settings = record.settings
     threads = settings.get("threads")
     how = "threads chosen by the runtime" if threads == 0 else f"{clean(threads)} threads"
-    return f"batch {clean(settings.get('batch', 1))}, {'1 thread' if threads == 1 else how}"
+    parts = [f"batch {clean(settings.get('batch', 1))}", "1 thread" if threads == 1 else how]
+    scenario = str(settings.get("scenario", "single_stream"))
+    if scenario != "single_stream":
+        parts.insert(0, clean(scenario.replace("_", " ")))
+    if isinstance(settings.get("streams"), int) and settings["streams"] > 1:
+        parts.append(count(settings["streams"], "stream"))
+    return ", ".join(parts)
 
 
 def value_of(quantile: Quantile | None) -> float | None:
@@ -187,12 +277,6 @@ def value_of(quantile: Quantile | None) -> float | None:
 def upper_of(quantile: Quantile | None) -> float | None:
     """Return a percentile's 99 % upper bound, ``None`` where it has none."""
     return quantile.upper99 if quantile else None
-
-
-def _comparable(record: Record) -> tuple[Any, ...]:
-    facts = [repr(record.device.get(name)) for name in _MACHINE]
-    settings = [repr(record.settings.get(name)) for name in _SETTINGS]
-    return (*facts, *settings)
 
 
 def _reference(rows: Sequence[Row], name: str | None) -> Row | None:
@@ -211,9 +295,9 @@ def _reference(rows: Sequence[Row], name: str | None) -> Row | None:
 
 
 def _speedup(anchor: Row | None, row: Row) -> float | None:
-    if anchor is None or not row.usable or not anchor.p50_ns or not row.p50_ns:
+    if anchor is None or not row.usable or not anchor.pace_ns or not row.pace_ns:
         return None
-    return anchor.p50_ns / row.p50_ns
+    return anchor.pace_ns / row.pace_ns
 
 
 def _letter(number: int) -> str:

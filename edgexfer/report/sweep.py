@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 
 from edgexfer.core.stats import SeededGain
-from edgexfer.core.sweep import CONTROL, Arm, Sweep
+from edgexfer.core.sweep import CONTROL, SCRATCH, Arm, Sweep
 from edgexfer.report import words
 from edgexfer.report.columns import aligned
 
@@ -40,7 +40,10 @@ def sweep_table(sweep: Sweep) -> str:
 
 def sweep_basis(sweep: Sweep) -> str:
     """Return in one sentence what the intervals of a sweep hold for."""
-    against = "the control (labels alone)" if sweep.baseline == CONTROL else sweep.baseline
+    against = {
+        CONTROL: "the control (labels alone)",
+        SCRATCH: "the same model from scratch",
+    }.get(sweep.baseline, sweep.baseline)
     seeds = max(len(arm.seeds) for arm in sweep.arms)
     scope = (
         "for other seeds and other images of the kind"
@@ -55,8 +58,12 @@ def sweep_basis(sweep: Sweep) -> str:
 
 
 def sweep_answer(sweep: Sweep) -> str | None:
-    """Say whether the teacher helped; ``None`` where there was no control."""
-    if sweep.baseline != CONTROL:
+    """Say whether the teacher or the transfer helped; ``None`` where there was no control."""
+    question = {
+        CONTROL: "Did the teacher help the student?",
+        SCRATCH: "Did the source weights help?",
+    }.get(sweep.baseline)
+    if question is None:
         return None
     said = [
         f"{words.clean(arm.name, 60)} {_conclusion(arm.gain)}"
@@ -64,7 +71,7 @@ def sweep_answer(sweep: Sweep) -> str | None:
         if arm.gain is not None
     ]
     seeds = words.count(max(len(arm.seeds) for arm in sweep.arms), "seed")
-    return f"Did the teacher help the student? With {seeds}: {'; '.join(said)}."
+    return f"{question} With {seeds}: {'; '.join(said)}."
 
 
 def _conclusion(gain: SeededGain) -> str:

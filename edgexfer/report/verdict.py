@@ -42,7 +42,7 @@ def judge(found: Found, group: Group) -> Verdict:
     Of those that are as fast, within what their processes differ by, the smallest is taken.
     The limit is what the export was asked for (``max_drop``), else the profile's
     ``accuracy_drop_pt``, else 1 point, against the FP32 artefact of the
-    same bundle measured in the same group. The teacher is what is compared with, not a candidate.
+    same bundle. The teacher is what is compared with, not a candidate.
     """
     candidates = [r for r in group.usable if r.record.accuracy and r is not group.reference]
     # Where the teacher is all there is, it is the one to judge.
@@ -115,15 +115,24 @@ def accuracy_text(row: Row) -> str:
     )
 
 
+def speed_text(row: Row) -> str:
+    """Return the p50 latency, or the throughput where that was measured, with its unit."""
+    if row.per_s is None:
+        return words.milliseconds(row.p50_ns)
+    return f"{words.significant(row.per_s)} images/s"
+
+
 def _measured(best: Row) -> str:
     p90 = best.record.latency.get("p90")
     upper = upper_of(p90)
     bound = f", below {words.milliseconds(upper)} with 99 % confidence" if upper else ""
-    return (
+    speed = (
         f"Half of its runs take at most {words.milliseconds(best.p50_ns)}, nine of ten at most "
-        f"{words.milliseconds(best.p90_ns)}{bound}; {accuracy_text(best)}; "
-        f"its files take {words.size(best.size_bytes)}."
+        f"{words.milliseconds(best.p90_ns)}{bound}"
+        if best.per_s is None
+        else f"It does {speed_text(best)}"
     )
+    return f"{speed}; {accuracy_text(best)}; its files take {words.size(best.size_bytes)}."
 
 
 def _kept(best: Row, drop: Drop | None) -> str:
@@ -150,15 +159,14 @@ def _ties(best: Row, ties: Sequence[Row]) -> list[str]:
 def _faster_but_worse(best: Row, judged: Sequence[tuple[Row, Drop | None]]) -> list[str]:
     said = []
     for row, drop in judged:
-        if (row.p50_ns or 0) >= (best.p50_ns or 0):
+        if (row.pace_ns or 0) >= (best.pace_ns or 0):
             continue
         why = (
             f"it {_change(drop)} against FP32, more than {words.points(limit_of(row))}"
             if drop is not None
             else "there is no FP32 measurement to hold its accuracy against"
         )
-        speed = words.milliseconds(row.p50_ns)
-        said.append(f"{row.full_name} is faster ({speed}), but not taken: {why}.")
+        said.append(f"{row.full_name} is faster ({speed_text(row)}), but not taken: {why}.")
     return said
 
 
@@ -197,7 +205,7 @@ def _none_headline(group: Group, judged: Sequence[tuple[Row, Drop | None]]) -> s
 
 def _figures(best: Row) -> list[tuple[str, str]]:
     figures = [
-        (words.milliseconds(best.p50_ns), "p50 latency"),
+        (speed_text(best), "p50 latency" if best.per_s is None else "throughput"),
         (words.percent(best.top1_pct), "accuracy"),
         (words.size(best.size_bytes), "size"),
     ]

@@ -1,60 +1,79 @@
-"""What the page shows beside the records themselves: sections, classes, curves, lineage, cautions.
+"""What the page shows: one part for each machine, devices side by side, trainings, cautions.
 
-Turns what was found into plain values for the template; HTML and CSS stand in ``page.html`` and
-``page.css``, drawing in ``charts.py``.
+Turns what was found into plain values for the templates; HTML and CSS stand in ``templates``,
+drawing in ``charts.py``, ``bars.py`` and ``series.py``, accuracy image by image in ``accuracy.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgexfer.core.codec import encode
-from edgexfer.core.record import Record
+from edgexfer.core.record import STATUSES, Record
 from edgexfer.report import charts, words
+from edgexfer.report.bars import Bars, all_bars
 from edgexfer.report.collect import Found, FoundRun
+from edgexfer.report.draw import slot_of
 from edgexfer.report.rows import Group, Row, group_rows
+from edgexfer.report.series import Course, courses, draw_course
 from edgexfer.report.sweep import Line, sweep_basis, sweep_lines
 from edgexfer.report.verdict import Verdict, judge
 
-CLASSES_SHOWN = 25
 ROLE_ORDER = ("teacher", "student", "control")
 
 
 @dataclass(frozen=True)
-class ClassLine:
-    """One class: its name, its images, and for each artefact the share that it got right."""
+class Timeline:
+    """A record over time: the drawing, and how each process went."""
 
-    name: str
-    n: int
-    shares: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Accuracy by class of artefacts that were measured on the same images.
-
-    Attributes:
-        rows: the artefacts, in the order of each line's shares.
-        lines: the classes; the weakest alone where there are many.
-        hidden: how many classes are left out.
-    """
-
-    rows: tuple[Row, ...]
-    lines: tuple[ClassLine, ...]
-    hidden: int
+    row: Row
+    drawing: str
+    courses: tuple[Course, ...]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One group of comparable records with all that is drawn of it."""
+    """One group of comparable records with all that is drawn of it.
 
+    Attributes:
+        number: stands for it in the page, from 1.
+        group: the records.
+        verdict: what to conclude.
+        scatter: accuracy against latency; ``None`` where there is nothing to draw.
+        ecdf: distributions of latency; likewise.
+        bars: stages, cold start, memory, energy, as far as they were measured.
+        timelines: each record over time.
+    """
+
+    number: int
     group: Group
     verdict: Verdict
     scatter: str | None
     ecdf: str | None
-    per_class: tuple[ClassTable, ...]
+    bars: tuple[Bars, ...]
+    timelines: tuple[Timeline, ...]
+
+    @property
+    def counts(self) -> str:
+        """How many records have which status."""
+        statuses = [r.record.status for r in self.group.rows]
+        return ", ".join(f"{statuses.count(s)} {s}" for s in STATUSES if s in statuses)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Sections that differ by machine alone: what to take on each, side by side.
+
+    Attributes:
+        settings: the way of measuring that they share.
+        sections: of each machine.
+        drawing: the latency of what to take on each; ``None`` where there is none.
+    """
+
+    settings: str
+    sections: tuple[Section, ...]
+    drawing: str | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,15 @@ class RunLine:
     epochs: int
 
 
+@dataclass(frozen=True)
+class CurvePart:
+    """One quantity over the epochs: the drawing, and its first, last and best values by run."""
+
+    label: str
+    drawing: str
+    lines: tuple[tuple[str, str, str, str], ...]
+
+
 def sweep_parts(found: Found) -> list[SweepPart]:
     """Return each sweep with its table and its drawing."""
     parts = []
@@ -98,8 +126,25 @@ def make_sections(found: Found) -> tuple[list[Section], dict[str, int]]:
     """
     rows = (Row("", f.record, _role(found, f.record)) for f in found.records)
     groups = group_rows(rows)
-    slots = {r.key: charts.colour_slot(n) for g in groups for n, r in enumerate(g.rows)}
-    return [_section(found, group, slots) for group in groups], slots
+    # Colours start anew with each group, so that neighbours in a chart differ.
+    slots = {r.key: slot_of(n) for g in groups for n, r in enumerate(g.rows)}
+    sections = [_section(found, number, group, slots) for number, group in enumerate(groups, 1)]
+    return sections, slots
+
+
+def fleets(sections: Sequence[Section], slots: dict[str, int]) -> list[Fleet]:
+    """Put sections together that differ by machine alone; one of its own is no fleet."""
+    members: dict[Any, list[Section]] = {}
+    for section in sections:
+        members.setdefault(section.group.method, []).append(section)
+    found = []
+    for of in members.values():
+        if len(of) > 1:
+            best = [(str(s.number), s.verdict.best) for s in of if s.verdict.best is not None]
+            drawable = [(text, row) for text, row in best if row.p50_ns is not None]
+            drawing = charts.devices_side_by_side(drawable, slots)
+            found.append(Fleet(of[0].group.settings, tuple(of), drawing))
+    return found
 
 
 def run_lines(found: Found) -> list[RunLine]:
@@ -111,23 +156,28 @@ def run_lines(found: Found) -> list[RunLine]:
         test = run.info.result.get("test")
         test = test if isinstance(test, dict) else {}
         epochs = max((int(e["epoch"]) for e in run.events if _number(e.get("epoch"))), default=0)
-        key, slot = str(number + 1), charts.colour_slot(number)
+        key, slot = str(number + 1), slot_of(number)
         lines.append(RunLine(key, slot, run, test.get("top1_pct"), test.get("n"), epochs))
     return lines
 
 
-def draw_curves(lines: Sequence[RunLine]) -> list[str]:
+def draw_curves(lines: Sequence[RunLine]) -> list[CurvePart]:
     """Draw accuracy on the val images and training loss of all trainings."""
     wanted = (
-        ("val", "top1_pct", "accuracy on the val images, %"),
-        ("train", "loss", "training loss"),
+        ("val", "top1_pct", "accuracy on the val images, %", max),
+        ("train", "loss", "training loss", min),
     )
     drawn = []
-    for event, name, label in wanted:
+    for event, name, label, best in wanted:
         curves = [charts.Curve(line.slot, *_course(line.run, event, name)) for line in lines]
         svg = charts.training_curves(curves, label)
         if svg is not None:
-            drawn.append(svg)
+            told = tuple(
+                (line.key, *_ends(curve.values, best))
+                for line, curve in zip(lines, curves, strict=True)
+                if curve.values
+            )
+            drawn.append(CurvePart(label, svg, told))
     return drawn
 
 
@@ -162,36 +212,6 @@ def absent(sections: Sequence[Section]) -> list[dict[str, str]]:
     ]
 
 
-def lineage(found: Found, sections: Sequence[Section]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return for each run, bundle and record what it was made from, with its hashes."""
-    told = []
-    for run in found.runs:
-        info = encode(run.info)
-        items = {k: info[k] for k in ("kind", "status", "created_utc", "data", "data_fingerprint")}
-        items.update({k: info[k] for k in ("config", "parents", "lineage", "result")})
-        if run.card is not None:
-            items["model"] = encode(run.card)
-        told.append((f"Run {words.clean(run.path)}", _flat(items)))
-    for bundle in found.bundles:
-        manifest = encode(bundle.manifest)
-        items = {"manifest_sha256": bundle.manifest_sha256}
-        names = ("model", "parameters", "preprocess", "calibration", "lineage", "created_utc")
-        items.update({k: manifest[k] for k in names})
-        items["artefacts"] = {
-            a["name"]: {k: a[k] for k in ("files", "opset", "scheme", "made_by", "parent_sha256")}
-            for a in manifest["artefacts"]
-        }
-        told.append((f"Bundle {words.clean(bundle.path)}", _flat(items)))
-    paths = {id(f.record): f.path for f in found.records}
-    for row in (r for s in sections for r in s.group.rows):
-        record = encode(row.record)
-        facts = ("bundle", "artefact", "active", "device", "settings", "lineage", "created_utc")
-        items = {k: record[k] for k in facts}
-        title = f"Record {row.key}: {words.clean(paths[id(row.record)])}"
-        told.append((title, _flat(items)))
-    return told
-
-
 def _role(found: Found, record: Record) -> str:
     """Say which part a record's model plays, where the trip's folders or the bundle's name say."""
     place = found.bundle_of(record)
@@ -199,41 +219,22 @@ def _role(found: Found, record: Record) -> str:
     return role if role in ROLE_ORDER else ""
 
 
-def _section(found: Found, group: Group, slots: dict[str, int]) -> Section:
+def _section(found: Found, number: int, group: Group, slots: dict[str, int]) -> Section:
+    timelines = []
+    for row in group.rows:
+        drawing = draw_course(row, slots[row.key])
+        if drawing is not None:
+            timelines.append(Timeline(row, drawing, tuple(courses(row))))
     return Section(
+        number,
         group,
         judge(found, group),
-        charts.accuracy_latency(group.rows, slots),
+        # A single point shows nothing that the table does not.
+        charts.accuracy_latency(group.rows, slots) if len(group.usable) > 1 else None,
         charts.latency_distribution(group.rows, slots),
-        tuple(_class_tables(found, group)),
+        tuple(all_bars(group.rows)),
+        tuple(timelines),
     )
-
-
-def _class_tables(found: Found, group: Group) -> Iterable[ClassTable]:
-    members: dict[tuple[Any, ...], list[Row]] = {}
-    for row in group.rows:
-        bundle, accuracy = found.bundle_of(row.record), row.record.accuracy
-        if bundle is None or bundle.labels is None or accuracy is None:
-            continue
-        if len(accuracy.predictions) == len(bundle.labels):
-            images = (bundle.manifest.labels, tuple(bundle.labels.tolist()))
-            members.setdefault(images, []).append(row)
-    for (names, labels), rows in members.items():
-        where: dict[int, list[int]] = {}
-        for image, label in enumerate(labels):
-            where.setdefault(label, []).append(image)
-        lines = [_class_line(names[c], c, where[c], rows) for c in sorted(where)]
-        weakest = sorted(range(len(lines)), key=lambda i: min(lines[i].shares))[:CLASSES_SHOWN]
-        kept = tuple(lines[i] for i in sorted(weakest))
-        yield ClassTable(tuple(rows), kept, len(lines) - len(kept))
-
-
-def _class_line(name: str, index: int, of_class: Sequence[int], rows: Sequence[Row]) -> ClassLine:
-    shares = []
-    for row in rows:
-        said = row.record.accuracy.predictions if row.record.accuracy else ()
-        shares.append(sum(said[i] == index for i in of_class) / len(of_class))
-    return ClassLine(name, len(of_class), tuple(shares))
 
 
 def _course(run: FoundRun, event: str, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -245,16 +246,13 @@ def _course(run: FoundRun, event: str, name: str) -> tuple[tuple[float, ...], tu
     return tuple(epochs), tuple(sum(v) / len(v) for v in epochs.values())
 
 
+def _ends(
+    values: Sequence[float], best: Callable[[Sequence[float]], float]
+) -> tuple[str, str, str]:
+    """Return the first, the last and the best of a course, for people."""
+    first, last, top = (words.significant(v, 4) for v in (values[0], values[-1], best(values)))
+    return first, last, top
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
-    """Return the leaves of a JSON value as ``(key path, text)``; empty ones are left out."""
-    if isinstance(value, dict):
-        return [leaf for k, v in value.items() for leaf in _flat(v, f"{key}.{k}" if key else k)]
-    if isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value):
-        return [leaf for i, v in enumerate(value) for leaf in _flat(v, f"{key}[{i}]")]
-    if isinstance(value, list):
-        return [(key, ", ".join(str(v) for v in value))] if value else []
-    return [] if value is None else [(key, str(value))]

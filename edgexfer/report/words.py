@@ -27,7 +27,7 @@ def clean(text: object, most: int = 200) -> str:
 
 def tied(text: str) -> str:
     """Return text in which no line breaks between a number and its unit."""
-    return re.sub(r"(?<=\d) (?=(?:%|ms|B|kB|MB|GB|dB|points?)(?:\W|$))", "\u00a0", text)
+    return re.sub(r"(?<=\d) (?=(?:%|ms|mJ|B|kB|MB|GB|dB|points?)(?:\W|$))", "\u00a0", text)
 
 
 def milliseconds(ns: float | None) -> str:
@@ -57,6 +57,11 @@ def size(count: float | None) -> str:
         if count >= factor:
             return f"{significant(count / factor)} {unit}"
     return f"{count:.0f} B"
+
+
+def energy(millijoules: float | None) -> str:
+    """Return an energy with three significant digits."""
+    return MISSING if millijoules is None else f"{significant(millijoules)} mJ"
 
 
 def percent(value: float | None) -> str:

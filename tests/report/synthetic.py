@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from edgexfer.core.bundle import Artefact, EvalSet, Manifest, Reference, Rung, file_entry, seal
 from edgexfer.core.codec import encode
@@ -68,6 +69,24 @@ def make_labels(n: int = 360) -> np.ndarray[Any, Any]:
     return np.arange(n, dtype=np.int64) % len(CLASSES)
 
 
+def make_confidences(wrong: Collection[int], n: int) -> tuple[float, ...]:
+    """Return probabilities that are high, and lower where the answer is wrong."""
+    rng = random.Random(11)
+    top = [0.62 if i in wrong else 0.97 for i in range(n)]
+    return tuple(round(p - rng.uniform(0, 0.12), 4) for p in top)
+
+
+def make_images(labels: np.ndarray[Any, Any], edge: int = 32) -> np.ndarray[Any, Any]:
+    """Return pictures of the digits of the classes, uint8 (N, H, W, 3)."""
+    pictures = []
+    for label in labels.tolist():
+        picture = Image.new("RGB", (edge, edge), (20, 24, 60))
+        ink = (250, 240 - 12 * label, 120)
+        ImageDraw.Draw(picture).text((edge // 3, edge // 5), str(label), ink, font_size=edge // 2)
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)
+
+
 def make_record(spec: Spec, bundle: dict[str, Any] | None = None, n: int = 360) -> Record:
     """Make a record whose first ``spec.wrong`` images, in a seeded order, are wrong."""
     rng = random.Random(sha256_bytes(spec.name.encode()))
@@ -98,14 +117,23 @@ def make_record(spec: Spec, bundle: dict[str, Any] | None = None, n: int = 360) 
         device=dict(MACHINE),
         settings=dict(SETTINGS),
         latency={f"p{q}": quantile(pooled, q / 100) for q in (50, 90, 95, 99)},
-        stages={"pre": {"p50": quantile([9000] * 50, 0.5)}},
+        stages={
+            name: {"p50": quantile([ns] * 50, 0.5)}
+            for name, ns in (("decode", 60_000), ("resize", 25_000), ("pre", 9000), ("post", 2000))
+        },
         accuracy=Accuracy(
-            "test", n, n - spec.wrong, top1, 100 * low, 100 * high, None, predictions
+            *("test", n, n - spec.wrong, top1, 100 * low, 100 * high, None, predictions),
+            confidences=make_confidences(wrong, n),
         ),
         power=None,
         absent={"power": "no energy sensor is here"},
         processes=processes,
         created_utc="2026-11-20T21:00:00Z",
+        data={"split": "test", "n": n, "labels_sha256": sha256_bytes(bytes(labels))},
+        cold_start={
+            **{"startup_ns": 30e6, "import_ns": 80e6, "deserialise_ns": 2e6, "compile_ns": 10e6},
+            **{"load_ns": 12e6, "first_ns": 0.9e6, "total_ns": 122.9e6},
+        },
         memory={"host_bytes": 31_000_000},
     )
     return replace(record, **spec.changes)
@@ -114,6 +142,7 @@ def make_record(spec: Spec, bundle: dict[str, Any] | None = None, n: int = 360) 
 def failed(spec: Spec, reason: str) -> Record:
     """Make the record of an artefact that could not run."""
     changes: dict[str, Any] = {"latency": {}, "stages": {}, "accuracy": None, "processes": ()}
+    changes.update(cold_start={}, memory={})
     return make_record(replace(spec, status="failed", reasons=(reason,), changes=changes))
 
 
@@ -139,7 +168,8 @@ def make_run(place: Path, kind: str, wrong: int, seed: int, n: int = 360) -> Non
     labels = make_labels(n).tolist()
     missed = set(order[:wrong])
     said = [(y + 1) % len(CLASSES) if i in missed else y for i, y in enumerate(labels)]
-    write_json(place / "predictions.json", {"labels": labels, "predictions": said})
+    saved = {"labels": labels, "predictions": said}
+    write_json(place / "predictions.json", {**saved, "confidences": make_confidences(missed, n)})
     lines = []
     for epoch in range(1, 13):
         gap = 0.85**epoch
@@ -160,6 +190,7 @@ def make_bundle(
     place.mkdir(parents=True)
     labels = make_labels()
     np.save(place / "labels.npy", labels)
+    np.save(place / "images.npy", make_images(labels))
     artefacts = []
     for spec in specs:
         file = place / f"{spec.name}.onnx"
@@ -200,7 +231,7 @@ def make_bundle(
         parity=ladder if name != "teacher" else (),
         calibration={"split": "train", "n": 300},
         lineage={"seed": 0, "git": "0123456", "versions": {"onnx": "1.23.2"}},
-        files=(file_entry(place, place / "labels.npy"),),
+        files=tuple(file_entry(place, place / name) for name in ("labels.npy", "images.npy")),
         created_utc="2026-11-20T20:59:00Z",
     )
     seal(place, manifest)

@@ -1,0 +1,251 @@
+"""Accuracy of models that were measured on the same images: by class, and what each hop changed.
+
+A hop is a step from one model to the next: teacher to student, FP32 to INT8. What is drawn of it,
+and examples of the images that it changed, stand in ``changes.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgexfer.core.record import Accuracy
+from edgexfer.core.stats import paired_drop
+from edgexfer.report.collect import Found, FoundBundle, FoundRun
+from edgexfer.report.compare import Drop
+from edgexfer.report.rows import Row
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CLASSES_SHOWN = 25
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as it answered, wherever it did: rows of one artefact with the same answers.
+
+    Attributes:
+        rows: the records; the first stands for all.
+        accuracy: what they say.
+    """
+
+    rows: tuple[Row, ...]
+    accuracy: Accuracy
+
+    @property
+    def row(self) -> Row:
+        """The record that stands for it."""
+        return self.rows[0]
+
+
+@dataclass(frozen=True)
+class ClassLine:
+    """One class: its name, its images, and for each subject the share that it got right."""
+
+    name: str
+    n: int
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What a step from one model to the next changed, image by image.
+
+    Attributes:
+        before: the first; for a hop between trainings ``None``.
+        after: the second; likewise.
+        names: both, for people.
+        n: images.
+        changed: images whose answer is another.
+        lost: of those, images that only the first got right.
+        gained: of those, images that only the second got right.
+        drop: how much accuracy it costs.
+        ece_pct: calibration errors of both, in percent; ``None`` where one has no probabilities.
+    """
+
+    before: Subject | None
+    after: Subject | None
+    names: tuple[str, str]
+    n: int
+    changed: int
+    lost: int
+    gained: int
+    drop: Drop
+    ece_pct: tuple[float | None, float | None]
+
+    @property
+    def flip_pct(self) -> float:
+        """Share of the images whose answer is another, in percent."""
+        return 100 * self.changed / self.n
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Subjects that were measured on the same images.
+
+    Attributes:
+        bundle: one that carries the images.
+        subjects: the models: teacher, student, its quantised forms.
+        lines: the classes; the weakest alone where there are many.
+        hidden: how many classes are left out.
+        hops: what each step changed.
+    """
+
+    bundle: FoundBundle
+    subjects: tuple[Subject, ...]
+    lines: tuple[ClassLine, ...]
+    hidden: int
+    hops: tuple[Hop, ...]
+
+
+def image_sets(found: Found, rows: Iterable[Row]) -> list[ImageSet]:
+    """Return the sets of images on which at least one record was measured, with what they show."""
+    members: dict[Any, tuple[FoundBundle, list[Row]]] = {}
+    for row in rows:
+        bundle, accuracy = found.bundle_of(row.record), row.record.accuracy
+        if bundle is None or bundle.labels is None or accuracy is None:
+            continue
+        if len(accuracy.predictions) == len(bundle.labels):
+            evaluation = bundle.manifest.evaluation
+            data = evaluation and (evaluation.data_fingerprint, evaluation.split)
+            key = (bundle.manifest.labels, data, bundle.labels.tobytes())
+            members.setdefault(key, (bundle, []))[1].append(row)
+    return [_image_set(bundle, of_set) for bundle, of_set in members.values()]
+
+
+def run_hops(found: Found) -> list[Hop]:
+    """Return what changed from the teacher to the student in their trainer, on the test images."""
+    teacher, student = found.run_of("teacher"), found.run_of("student")
+    if teacher is None or student is None:
+        return []
+    if not teacher.predictions or teacher.labels != student.labels:
+        return []
+    if teacher.card is None or student.card is None or teacher.card.classes != student.card.classes:
+        return []
+    names = (f"teacher ({teacher.card.name})", f"student ({student.card.name})")
+    return [_hop(None, None, names, student.labels, (_answers(teacher), _answers(student)))]
+
+
+def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
+    """Return the expected calibration error of top-1 answers, in percent.
+
+    It is the mean distance between confidence and accuracy over 15 bins of equal width, weighted by
+    the images in each (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+
+    Args:
+        confidences: probability of each answer, 0 to 1.
+        right: whether each answer was right.
+
+    Returns:
+        ``None`` where there are no probabilities, or not one for each answer.
+    """
+    if not confidences or len(confidences) != len(right):
+        return None
+    gaps = [0.0] * _BINS
+    for p, good in zip(confidences, right, strict=True):
+        # Bins are closed above, as in the paper.
+        place = max(math.ceil(p * _BINS) - 1, 0)
+        gaps[place] += p - good
+    return 100 * sum(abs(gap) for gap in gaps) / len(right)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    predictions: Sequence[int]
+    confidences: Sequence[float]
+
+
+def _answers(of: FoundRun | Accuracy) -> _Answers:
+    return _Answers(of.predictions, of.confidences)
+
+
+def _image_set(bundle: FoundBundle, rows: Sequence[Row]) -> ImageSet:
+    labels = bundle.labels
+    assert labels is not None
+    subjects = _subjects(rows)
+    names = bundle.manifest.labels
+    where: dict[int, list[int]] = {}
+    for image, label in enumerate(labels.tolist()):
+        where.setdefault(label, []).append(image)
+    lines = [_class_line(names[c], c, where[c], subjects) for c in sorted(where)]
+    weakest = sorted(range(len(lines)), key=lambda i: min(lines[i].shares))[:CLASSES_SHOWN]
+    kept = tuple(lines[i] for i in sorted(weakest))
+    hops = tuple(_hops(subjects, labels))
+    return ImageSet(bundle, tuple(subjects), kept, len(lines) - len(kept), hops)
+
+
+def _subjects(rows: Sequence[Row]) -> list[Subject]:
+    """Put rows of one artefact with the same answers together; the teacher first, FP32 next."""
+    same: dict[Any, list[Row]] = {}
+    for row in rows:
+        accuracy = row.record.accuracy
+        if accuracy is not None:
+            artefact = row.record.artefact.get("sha256"), row.artefact
+            same.setdefault((artefact, accuracy.predictions), []).append(row)
+    found = [Subject(tuple(of), of[0].record.accuracy) for of in same.values()]  # type: ignore[arg-type]
+    return sorted(found, key=lambda s: (s.row.role != "teacher", not _is_fp32(s)))
+
+
+def _hops(subjects: Sequence[Subject], labels: np.ndarray[Any, Any]) -> Iterable[Hop]:
+    """Yield teacher to student and FP32 to each other precision, of each bundle and target."""
+    teacher = next((s for s in subjects if s.row.role == "teacher"), None)
+    for subject in subjects:
+        if subject is teacher:
+            continue
+        before = teacher if _is_fp32(subject) else _fp32_of(subject, subjects)
+        if before is not None:
+            names = (_name(before), _name(subject))
+            both = (_answers(before.accuracy), _answers(subject.accuracy))
+            yield _hop(before, subject, names, labels.tolist(), both)
+
+
+def _hop(
+    before: Subject | None,
+    after: Subject | None,
+    names: tuple[str, str],
+    labels: Sequence[int],
+    answers: tuple[_Answers, _Answers],
+) -> Hop:
+    first, second = answers
+    rights = [[p == y for p, y in zip(a.predictions, labels, strict=True)] for a in answers]
+    pairs = list(zip(first.predictions, second.predictions, strict=True))
+    d = paired_drop(rights[0], rights[1])
+    return Hop(
+        before,
+        after,
+        names,
+        len(labels),
+        sum(a != b for a, b in pairs),
+        sum(a and not b for a, b in zip(*rights, strict=True)),
+        sum(b and not a for a, b in zip(*rights, strict=True)),
+        Drop(d.drop_pt, d.low_pt, d.high_pt, d.n, paired=True),
+        (ece_pct(first.confidences, rights[0]), ece_pct(second.confidences, rights[1])),
+    )
+
+
+def _fp32_of(subject: Subject, subjects: Sequence[Subject]) -> Subject | None:
+    """Return the FP32 form of the same bundle, of the same target where there is one."""
+    bundle = subject.row.record.bundle.get("manifest_sha256")
+    target = subject.row.record.artefact.get("target")
+    siblings = [
+        s for s in subjects if _is_fp32(s) and s.row.record.bundle.get("manifest_sha256") == bundle
+    ]
+    same = [s for s in siblings if s.row.record.artefact.get("target") == target]
+    return next(iter(same or siblings), None)
+
+
+def _is_fp32(subject: Subject) -> bool:
+    return bool(subject.row.record.artefact.get("precision") == "fp32")
+
+
+def _name(subject: Subject) -> str:
+    return subject.row.full_name
+
+
+def _class_line(name: str, index: int, images: Sequence[int], of: Sequence[Subject]) -> ClassLine:
+    shares = (sum(s.accuracy.predictions[i] == index for i in images) / len(images) for s in of)
+    return ClassLine(name, len(images), tuple(shares))
