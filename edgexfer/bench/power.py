@@ -40,7 +40,8 @@ class Part:
     """What one process measured.
 
     Attributes:
-        sensors: with readings of the idle machine before time 0 and after ``measured_ns``.
+        sensors: with readings of the idle machine after ``measured_ns``, and as long at their
+            beginning; a warm-up may lie between those and time 0.
         measured_ns: length of the measured part.
         inferences: how many fell in it.
     """
@@ -112,11 +113,12 @@ def _window(part: Part, names: Tuple[str, ...]) -> Tuple[Optional[_Window], str]
     if curve is None:
         return None, reason
     seconds = part.measured_ns / 1e9
-    first, last = curve[0][0], curve[-1][0]
-    if -first < _LEAST_IDLE_S or last - seconds < _LEAST_IDLE_S:
+    first, idle_s = curve[0][0], curve[-1][0] - seconds
+    if -first < _LEAST_IDLE_S or idle_s < _LEAST_IDLE_S:
         return None, f"the idle draw was not watched for {_LEAST_IDLE_S:.0f} s before and after"
-    before = (_at(curve, 0.0) - curve[0][1]) / -first
-    after = (curve[-1][1] - _at(curve, seconds)) / (last - seconds)
+    idle_s = min(idle_s, -first)
+    before = (_at(curve, first + idle_s) - curve[0][1]) / idle_s
+    after = (_at(curve, seconds + idle_s) - _at(curve, seconds)) / idle_s
     updates, step = _updates(part, names)
     if updates < 2:
         return None, f"{_rail(names)} stood still: its sensor does not measure"

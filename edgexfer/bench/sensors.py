@@ -38,9 +38,10 @@ class Sampler:
     ::
 
         sampler = Sampler()
-        sampler.start()      # where energy is wanted, the idle machine is watched from here ...
-        sampler.mark()       # ... to here: the measured part begins
-        ...
+        sampler.start()
+        ...                  # where energy is wanted: the idle machine, then the warm-up
+        sampler.mark()
+        ...                  # the measured part; where energy is wanted, the idle machine again
         sensors = sampler.stop()
     """
 

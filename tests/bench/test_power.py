@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -62,6 +63,20 @@ def test_a_counter_gives_the_same_as_power_does() -> None:
     assert summed is not None
     assert counted.net_mj == pytest.approx(summed.net_mj, rel=0.01)
     assert (counted.sensor, counted.rail) == ("rapl", "package-0")
+
+
+def test_a_warm_up_before_the_measured_part_is_not_idle() -> None:
+    """30 s idle, 20 s of warm-up, 60 s measured, 30 s idle."""
+    whole = part(lambda s: load(s + 20 if s < 0 else s), idle_s=50)
+    cut = len([at for at in whole.sensors.times_ns if at <= 90e9])
+    series = {name: column[:cut] for name, column in whole.sensors.series.items()}
+    sensors = dataclasses.replace(
+        whole.sensors, times_ns=whole.sensors.times_ns[:cut], series=series
+    )
+    found, _ = energy([dataclasses.replace(whole, sensors=sensors)])
+    assert found is not None
+    assert found.idle_mw == pytest.approx(5_000, rel=0.02)
+    assert found.net_mj == pytest.approx(60 * 7_000 / 1000, rel=0.02)
 
 
 def test_processes_are_pooled() -> None:
