@@ -96,7 +96,7 @@ def cropped(
     ratio = uniform(index[:, None] * _TRIES + np.arange(_TRIES), *words, RATIO)
     row, column = uniform(index, *words, ROWS), uniform(index, *words, COLUMNS)
     mirrored = _mirrored(index, words)
-    batch = torch.empty(len(index), *size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    views = np.empty((len(index), *size, 3), np.uint8)
     for b, i in enumerate(chosen):
         image = get(int(i))
         height, width = crop_size(image.shape[0], image.shape[1], area[b], ratio[b])
@@ -106,8 +106,11 @@ def cropped(
         if mirrored[b]:
             part = np.ascontiguousarray(part[:, ::-1])
         view = torch.from_numpy(part).permute(2, 0, 1)[None]
-        batch[b] = F.interpolate(view, size, mode="bilinear", antialias=True)[0]
-    return batch
+        scaled = F.interpolate(view, size, mode="bilinear", antialias=True)[0]
+        # numpy copies in this thread alone. torch would wake a pool of threads for it, each feeding
+        # thread one of its own, which then spin against those of the training step.
+        views[b] = scaled.permute(1, 2, 0).numpy()
+    return torch.from_numpy(views).permute(0, 3, 1, 2)
 
 
 def crop_size(
