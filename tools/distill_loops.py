@@ -318,12 +318,14 @@ def _edgexfer(task: Task) -> dict[str, Any]:
             with contextlib.suppress(TimeOver):
                 fit(job)
             precision = str(run.info.lineage["precision"]["precision"])
+            compiled = bool(run.info.lineage["compile"]["compiled"])
     if task.variant == CACHED:
         assert answers.read and not answers.computed, "the cache was not warm"
         logits = answers(last["pixels"], last["views"])
         distillation = replace(distillation, teacher=lambda *_: logits)
     bare = _bare_step(task, distillation, last, precision)
-    how = f"{precision}, teacher {task.variant}, {task.engine}"
+    form = f"{precision}, {'compiled' if compiled else 'eager'}"
+    how = f"{form}, teacher {task.variant}, {task.engine}"
     return {"images_per_s": meter.rate, "bare_images_per_s": bare, "how": how}
 
 
