@@ -28,28 +28,42 @@ def artefacts_for(
         BundleError: a target is not in the bundle.
         BackendError: a named target is for another kind of machine, or nothing is for this one.
     """
-    profiles = {a.target: read_profile(bundle, manifest, a) for a in manifest.artefacts}
+    named = named_artefacts(bundle, manifest, targets)
+    kinds = {a.target: read_profile(bundle, manifest, a).machine for a in named}
+    found = [a for a in named if kinds[a.target] == machine]
+    others = [name for name in kinds if kinds[name] != machine]
+    if targets is not None and others:
+        raise BackendError(
+            f"{bundle}: target {others[0]} is for a {kinds[others[0]]} machine, this one is "
+            f"{machine}",
+            f"bench it on a {kinds[others[0]]} machine, or leave --target out",
+        )
+    if not found:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in sorted(kinds.items()))
+        raise BackendError(
+            f"{bundle}: nothing in it is for {machine}; its targets: {listed or 'none'}",
+            f"bench it on such a machine, or export for a {machine} target",
+        )
+    return found
+
+
+def named_artefacts(
+    bundle: Path, manifest: Manifest, targets: Optional[Sequence[str]]
+) -> List[Artefact]:
+    """Return the artefacts of some targets, for whatever machine; ``None`` takes all.
+
+    Raises:
+        BundleError: a target is not in the bundle.
+    """
     if targets is None:
-        wanted = {name for name, profile in profiles.items() if profile.machine == machine}
-        if not wanted:
-            kinds = ", ".join(f"{n} ({p.machine})" for n, p in sorted(profiles.items()))
-            raise BackendError(
-                f"{bundle}: nothing in it is for {machine}; its targets: {kinds or 'none'}",
-                f"bench it on such a machine, or export for a {machine} target",
-            )
-        return [a for a in manifest.artefacts if a.target in wanted]
+        return list(manifest.artefacts)
+    profiles = {a.target: read_profile(bundle, manifest, a) for a in manifest.artefacts}
     known = {n: n for n in profiles}
     known.update({alias: n for n, profile in profiles.items() for alias in profile.aliases})
     for target in targets:
         if target not in known:
             raise BundleError(
                 f"{bundle}: has nothing for target {target!r}", nearest(target, profiles)
-            )
-        kind = profiles[known[target]].machine
-        if kind != machine:
-            raise BackendError(
-                f"{bundle}: target {target} is for a {kind} machine, this one is {machine}",
-                f"bench it on a {kind} machine, or leave --target out",
             )
     named = {known[target] for target in targets}
     return [a for a in manifest.artefacts if a.target in named]

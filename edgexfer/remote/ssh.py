@@ -26,6 +26,7 @@ from edgexfer.core.files import fingerprint, sha256_file, write_atomic
 from edgexfer.remote.address import Address
 from edgexfer.remote.link import Link, LinkLost, Options
 from edgexfer.remote.pack import pack_device_side
+from edgexfer.remote.transport import SESSION
 
 T = TypeVar("T")
 POLL_S = 15.0
@@ -62,6 +63,8 @@ class Ssh:
         self._address = address
         self._options = options or Options()
         self._say = say or _say_nothing
+        self._scratch = scratch
+        self._is_new = not (scratch / SESSION).is_file()
         self._session = _session(scratch)
         self._program = pack_device_side(scratch / "edgexfer.pyz")
         self._link: Link | None = None
@@ -74,9 +77,9 @@ class Ssh:
         return (self._there()["executable"], "-E")
 
     @property
-    def skew_s(self) -> float:
-        """By how many seconds the board's clock is ahead of this machine's."""
-        return float(self._there()["skew_s"])
+    def facts(self) -> Mapping[str, Any]:
+        """The board's address, and by how many seconds its clock is ahead of this machine's."""
+        return {"on": self.name, "clock_skew_s": round(self._there()["skew_s"], 3)}
 
     def push(self, source: Path) -> str:
         """Send what of a file or folder is not there yet, and return its path there.
@@ -138,13 +141,16 @@ class Ssh:
     def close(self) -> None:
         """Kill and remove all that this session left there; a board that is gone keeps it."""
         if not self._here:
-            return
+            if self._is_new:
+                self._scratch.joinpath(SESSION).unlink()
+            return  # given up, or not reached this time: what is there is to be collected
         self._options = replace(self._options, stop=threading.Event())
         try:
             if self._link is None or not self._link.end():
                 self._drop()
                 self._link = self._connect()
                 self._link.end()
+            self._scratch.joinpath(SESSION).unlink(missing_ok=True)
         except (LinkLost, EdgexferError):
             self._say(f"{self.name}: gone; what runs there ends by itself, and is collected later")
         finally:
@@ -176,7 +182,7 @@ class Ssh:
                     until = now + self._options.patience_s
                     self._say(f"{self.name}: the link dropped; trying again")
                 if now > until:
-                    self._here = {}  # nothing to end there, as what runs is to be collected
+                    self._here, self._is_new = {}, False
                     raise MachineError(
                         f"{lost.error.what}; what was begun there goes on without it",
                         "run the same command again: what is finished by then is collected",
@@ -270,7 +276,7 @@ class Ssh:
 
 def _session(scratch: Path) -> str:
     """Return the name of a command's session on boards, made once for its scratch folder."""
-    place = scratch / "session"
+    place = scratch / SESSION
     if not place.is_file():
         write_atomic(place, secrets.token_hex(8))
     return place.read_text()

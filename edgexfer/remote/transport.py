@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from edgexfer.bench.child import Completed, run_child
 from edgexfer.core.errors import BackendError
 
+# File of a scratch folder that names what a command has on a board, for as long as it has.
+SESSION = "session"
 # What scikit-learn sets for its own process when it is imported; it is not the user's word.
 _LEFT_BEHIND = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
@@ -24,11 +27,19 @@ class Transport(Protocol):
 
     Attributes:
         name: for people, such as ``this machine``.
-        python: arguments that start the machine's Python, without what the host's environment adds.
     """
 
     name: str
-    python: Sequence[str]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a record says of the way there, beside what the machine says of itself."""
+        ...
+
+    @property
+    def python(self) -> Sequence[str]:
+        """Arguments that start the machine's Python, without what the host's environment adds."""
+        ...
 
     def push(self, source: Path) -> str:
         """Bring a file or folder there and return its path there."""
@@ -59,6 +70,7 @@ class Local:
     """
 
     name = "this machine"
+    facts: Mapping[str, Any] = MappingProxyType({})
     python: Sequence[str] = (sys.executable, "-E")
 
     def __init__(self, scratch: Path) -> None:
