@@ -164,6 +164,9 @@ class TeacherSection:
         model: its architecture.
         strategy: a file of ``transfer/``, such as ``probe``, ``freeze``, ``full``, ``scratch``.
         strategy_options: the strategy's own, by name; ``finetune --list-strategies`` explains them.
+        guard: also train the same model from scratch, and a probe, on the same schedule, and stop
+            where the source weights are shown to hurt.
+        seeds: trainings of each that ``guard`` compares, from ``train.seed`` on.
         train: how it is trained.
     """
 
@@ -172,6 +175,8 @@ class TeacherSection:
     model: ModelSection
     strategy: str = "full"
     strategy_options: dict[str, Any] = field(default_factory=dict)
+    guard: bool = False
+    seeds: Count = 1
     train: TrainSection = TrainSection()
 
 
@@ -265,19 +270,32 @@ class BenchSection:
     Attributes:
         processes: fresh processes per artefact, interleaved over the artefacts.
         seconds: least time that each process measures after its warm-up, or 10,000 inferences,
-            whichever is first.
+            whichever is first; without it 2, in offline 60 and in sustained 600.
         samples: least number of inferences that each process measures.
         threads: threads of the runtime; 0 leaves the choice to it.
         seed: of the interleaved order.
+        scenario: single_stream issues the next call when the last has ended; multi_stream one
+            sample for each stream at once; offline all at once, for throughput; server at random
+            times, for the largest rate under a bound of latency; sustained is single_stream for ten
+            minutes, to see throttling.
+        streams: calls that may run at the same time.
+        batch: samples per call.
+        latency_bound_ms: largest p99 that server allows.
     """
 
     __pydantic_config__ = _STRICT
 
     processes: Count = 5
-    seconds: Positive = 2.0
+    seconds: Positive | None = None
     samples: Count = 100
     threads: Annotated[int, Ge(0)] = 0
     seed: Annotated[int, Ge(0)] = 0
+    scenario: Literal["single_stream", "multi_stream", "offline", "server", "sustained"] = (
+        "single_stream"
+    )
+    streams: Count = 1
+    batch: Count = 1
+    latency_bound_ms: Positive | None = None
 
 
 @dataclass(frozen=True)

@@ -54,31 +54,44 @@ def compile(model: Path, out: Path, plan: Plan) -> Path:  # noqa: ARG001
     return out
 
 
-def lacks(precision: str, device: str) -> Optional[str]:
-    """Say why a device here cannot compute in ``fp16`` or ``bf16``, ``None`` where it can.
-
-    Asked for a float type that it lacks, OpenVINO computes in fp32, or rounds between layers for
-    show. A device that is not here is left to ``load`` to name.
-    """
-    if precision not in ("fp16", "bf16"):
-        return None
+def absent(device: str) -> Optional[str]:
+    """Say that this machine lacks a device, such as ``NPU``, ``None`` where it has it."""
     import openvino as ov
 
-    core = ov.Core()
-    if device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+    here = ov.Core().available_devices
+    if device.split(".")[0] in {name.split(".")[0] for name in here}:
         return None
-    can = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    return f"this machine has no {device} that OpenVINO can use, it has {', '.join(here)}"
+
+
+def lacks(precision: str, device: str) -> Optional[str]:
+    """Say why this machine cannot compute in a precision on a device, ``None`` where it can.
+
+    Asked for a float type that it lacks, OpenVINO computes in fp32, or rounds between layers for
+    show.
+    """
+    missing = absent(device)
+    if missing is not None or precision not in ("fp16", "bf16"):
+        return missing
+    import openvino as ov
+
+    can = ov.Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
     return None if precision.upper() in can else f"this {device} has no {precision}"
 
 
 def load(artefact: Path, plan: Plan) -> OpenVinoSession:
-    """Load an ``.xml`` (with its ``.bin`` beside it) or ``.onnx`` file for one request at a time.
+    """Load an ``.xml`` (with its ``.bin`` beside it) or ``.onnx`` file.
 
     Raises:
         BackendError: the file cannot be loaded, is quantized although the plan says float or the
             reverse, the device lacks the plan's precision, or OpenVINO did not take the precision
             or device that was set.
     """
+    return prepare(deserialise(artefact, plan), artefact, plan)
+
+
+def deserialise(artefact: Path, plan: Plan) -> Any:
+    """Read a file and check that it is what the plan says; see ``load``."""
     check_plan(NAME, plan, PRECISIONS, OPTIONS)
     if artefact.suffix not in (".xml", ".onnx"):
         # OpenVINO would offer it to every frontend that it has, TensorFlow's included.
@@ -86,23 +99,36 @@ def load(artefact: Path, plan: Plan) -> OpenVinoSession:
     import openvino as ov
 
     core = ov.Core()
-    hint = _hint(plan)
     reason = lacks(plan.precision, plan.device)
     if reason is not None:
-        raise BackendError(f"{artefact}: {reason}", "choose a precision that this device has")
+        raise BackendError(
+            f"{artefact}: {reason}", "choose a precision and a device that this machine has"
+        )
+    try:
+        model = core.read_model(str(artefact))
+    except RuntimeError as error:
+        raise _refused(artefact, plan, core, error) from error
+    _check_quantization(artefact, model, plan)
+    return model
+
+
+def prepare(model: Any, artefact: Path, plan: Plan) -> OpenVinoSession:
+    """Compile what ``deserialise`` has read; see ``load``."""
+    import openvino as ov
+
+    core = ov.Core()
+    hint = _hint(plan)
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if plan.streams > 1:
+        # Requests of several threads would queue for the one stream of the latency hint.
+        config["NUM_STREAMS"] = str(plan.streams)
     if plan.threads:
         config["INFERENCE_NUM_THREADS"] = str(plan.threads)
     try:
-        model = core.read_model(str(artefact))
-        _check_quantization(artefact, model, plan)
         compiled = core.compile_model(model, plan.device, config)
         active = _read_back(compiled, plan)
     except RuntimeError as error:
-        raise BackendError(
-            f"{artefact}: OpenVINO cannot load it on {plan.device} ({_last_line(error)})",
-            f"check file and device; devices here: {', '.join(core.available_devices)}",
-        ) from error
+        raise _refused(artefact, plan, core, error) from error
     runs_on = active["provider"].split(",")
     if any(device.split(".")[0] != plan.device.split(".")[0] for device in runs_on):
         raise BackendError(
@@ -125,6 +151,7 @@ class OpenVinoSession:
         import openvino as ov
 
         self._tensor = ov.Tensor
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self.active = active
         self.inputs = tuple(_spec(port) for port in compiled.inputs)
@@ -149,9 +176,20 @@ class OpenVinoSession:
             for i, spec in enumerate(self.outputs)
         }
 
+    def stream(self) -> OpenVinoSession:
+        """Return a session with a request of its own."""
+        return OpenVinoSession(self._compiled, self.active)
+
     def close(self) -> None:
-        """Drop the request, and with it the compiled model."""
-        self._request = None
+        """Drop the request, and with the last one the compiled model."""
+        self._request = self._compiled = None
+
+
+def _refused(artefact: Path, plan: Plan, core: Any, error: Exception) -> BackendError:
+    return BackendError(
+        f"{artefact}: OpenVINO cannot load it on {plan.device} ({_last_line(error)})",
+        f"check file and device; devices here: {', '.join(core.available_devices)}",
+    )
 
 
 def _hint(plan: Plan) -> str:
@@ -188,6 +226,7 @@ def _read_back(compiled: Any, plan: Plan) -> Dict[str, Any]:
         "float_precision": names.get(hint, hint),
         "layers": layers,
         "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
+        "streams": compiled.get_property("NUM_STREAMS"),
     }
 
 

@@ -69,7 +69,7 @@ def read_array(bundle: Path, name: str, dtype: str, shape: Tuple[int, ...]) -> A
     return array
 
 
-def check_session(session: Session, preprocess: Preprocess, classes: int) -> None:
+def check_session(session: Session, preprocess: Preprocess, classes: int, batch: int = 1) -> None:
     """Refuse a session that the bundle's preprocess cannot feed or whose outputs have no labels.
 
     Raises:
@@ -78,11 +78,11 @@ def check_session(session: Session, preprocess: Preprocess, classes: int) -> Non
     if len(session.inputs) != 1:
         raise BundleError(f"the artefact takes {len(session.inputs)} inputs, expected one", REMAKE)
     expected: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {
-        "input": (session.inputs[0].shape, (1, 3, *preprocess.size)),
-        "output": (session.outputs[0].shape, (1, classes)),
+        "input": (session.inputs[0].shape, (batch, 3, *preprocess.size)),
+        "output": (session.outputs[0].shape, (batch, classes)),
     }
     for what, (found, wanted) in expected.items():
-        # A dimension that the artefact leaves free is -1; the batch may be free or one.
+        # A dimension that the artefact leaves free is -1; the batch may be free.
         fits = all(have in (-1, want) for have, want in zip(found, wanted))
         if len(found) != len(wanted) or not fits:
             raise BundleError(f"the artefact's {what} is {found}, expected {wanted}", REMAKE)

@@ -12,21 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from edgexfer.bench.analyse import analyse
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
-from edgexfer.bench.job import Job, Result, read_profile
+from edgexfer.bench.job import Bare, Job, Result, read_profile
 from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import InputError
-from edgexfer.core.files import sha256_file
-from edgexfer.core.pooled import pooled_quantiles
-from edgexfer.core.profile import Limits
-from edgexfer.core.record import SCHEMA, ProcessRun, Record
-from edgexfer.core.stats import Quantile, median, samples_needed
+from edgexfer.core.files import fingerprint, sha256_file
+from edgexfer.core.record import SCHEMA, Record
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WARMUP_FACTOR = 4.0
 WARMUP_CAP_S = 60.0
-SPREAD_LIMIT_PCT = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,10 @@ class Settings:
         threads: threads of the runtime; 0 leaves the choice to it.
         seed: of the order and of all that is drawn at random.
         accuracy: whether all evaluation images are run too, once per artefact.
+        scenario: how queries are issued, see ``scenarios``.
+        streams: calls that may run at the same time.
+        batch: samples per call.
+        bound_ns: most latency of the scenario ``server``; ``None`` for the others.
     """
 
     processes: int
@@ -48,6 +48,10 @@ class Settings:
     threads: int
     seed: int
     accuracy: bool = True
+    scenario: str = "single_stream"
+    streams: int = 1
+    batch: int = 1
+    bound_ns: Optional[int] = None
 
     @property
     def warmup_s(self) -> float:
@@ -61,13 +65,15 @@ class Subject:
 
     Attributes:
         bundle: the folder that it is in, on this machine.
-        manifest: of that bundle.
+        manifest: of that bundle; ``None`` for a bare model.
         artefact: the artefact.
+        bare: how a bare model is loaded; ``None`` for a bundle's.
     """
 
     bundle: Path
-    manifest: Manifest
+    manifest: Optional[Manifest]
     artefact: Artefact
+    bare: Optional[Bare] = None
 
 
 @dataclass
@@ -139,6 +145,11 @@ def run_suite(
             warmup_s=settings.warmup_s,
             threads=settings.threads,
             seed=settings.seed + place,
+            scenario=settings.scenario,
+            streams=settings.streams,
+            batch=settings.batch,
+            bound_ns=settings.bound_ns,
+            bare=cell.subject.bare,
         )
         cell.results.append(execute(job))
         cell.missing -= 1
@@ -147,59 +158,77 @@ def run_suite(
 
 
 def make_record(subject: Subject, settings: Settings, results: Sequence[Result]) -> Record:
-    """Put the results of one artefact's processes together."""
-    bundle, manifest, artefact = subject.bundle, subject.manifest, subject.artefact
-    runs = tuple(r.run for r in results if r.run is not None)
-    first = results[0]
+    """Put the results of one artefact's processes together, and work out their figures."""
+    failures = [f"{r.failure.what}; fix: {r.failure.fix}" for r in results if r.failure is not None]
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
-    status, reasons = judge(results)
-    profile = read_profile(bundle, manifest, artefact)
-    gpu = [run.gpu_ns for run in runs]
-    latency = _quantiles([run.infer_ns for run in runs])
-    described = describe(artefact)
-    active = next((r.active for r in results if r.active), {})
     absent = {key: reason for result in results for key, reason in result.absent.items()}
     if accuracy is None and "accuracy" not in absent:
         absent["accuracy"] = "the job failed" if settings.accuracy else "was not asked for"
-    return Record(
-        schema=SCHEMA,
-        status=status,
-        reasons=reasons,
-        warnings=(
-            *_warnings(results, settings),
-            *missed_limits(profile.limits, latency["p90"], described["size_bytes"]),
-        ),
-        bundle={
-            "name": manifest.name,
-            "model": manifest.model,
-            "parameters": manifest.parameters,
-            "manifest_sha256": sha256_file(bundle / MANIFEST),
-        },
-        artefact=described,
-        profile=encode(profile),
-        active=active,
-        device=first.device,
-        settings={
-            "scenario": "single_stream",
-            "batch": 1,
-            **encode(settings),
-            "warmup_s": settings.warmup_s,
-            # Every process has just hashed the artefact's files.
-            "page_cache": "warm",
-        },
-        latency=latency,
-        stages={
-            "pre": _quantiles([run.pre_ns for run in runs]),
-            "post": _quantiles([run.post_ns for run in runs]),
-            **({"gpu": _quantiles(gpu)} if any(gpu) else {}),
-        },
-        accuracy=accuracy,
-        power=None,
-        absent=absent,
-        processes=runs,
-        lineage=manifest.lineage,
-        created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    return analyse(
+        Record(
+            schema=SCHEMA,
+            status="failed" if failures else "ok",
+            reasons=tuple(failures),
+            warnings=(),
+            bundle=_bundle_facts(subject),
+            artefact=describe(subject.artefact),
+            profile=_profile_facts(subject),
+            active=next((r.active for r in results if r.active), {}),
+            device=results[0].device,
+            settings={
+                **encode(settings),
+                "warmup_s": settings.warmup_s,
+                # Every process has just hashed the artefact's files, or the one before has read it.
+                "page_cache": "warm",
+            },
+            latency={},
+            stages={},
+            accuracy=accuracy,
+            power=None,
+            absent=absent,
+            processes=tuple(r.run for r in results if r.run is not None),
+            lineage={} if subject.manifest is None else subject.manifest.lineage,
+            created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            data=_data_facts(subject),
+        )
     )
+
+
+def _bundle_facts(subject: Subject) -> Dict[str, Any]:
+    manifest = subject.manifest
+    if manifest is None:
+        return {"name": subject.artefact.files[0].path, "model": None, "parameters": None}
+    return {
+        "name": manifest.name,
+        "model": manifest.model,
+        "parameters": manifest.parameters,
+        "manifest_sha256": sha256_file(subject.bundle / MANIFEST),
+    }
+
+
+def _profile_facts(subject: Subject) -> Dict[str, Any]:
+    if subject.manifest is None:
+        return {}
+    profile: Dict[str, Any] = encode(
+        read_profile(subject.bundle, subject.manifest, subject.artefact)
+    )
+    return profile
+
+
+def _data_facts(subject: Subject) -> Dict[str, Any]:
+    """Return what says whether two records were measured on the same images."""
+    manifest = subject.manifest
+    if manifest is None or manifest.evaluation is None:
+        return {}
+    hashes = {entry.path: entry.sha256 for entry in manifest.files}
+    chosen = manifest.evaluation
+    return {
+        "split": chosen.split,
+        "n": chosen.n,
+        "images_sha256": hashes[chosen.images],
+        "labels_sha256": hashes[chosen.labels],
+        "preprocess_sha256": fingerprint(encode(manifest.preprocess)),
+    }
 
 
 def describe(artefact: Artefact) -> Dict[str, Any]:
@@ -213,66 +242,3 @@ def describe(artefact: Artefact) -> Dict[str, Any]:
         "sha256": artefact.files[0].sha256 if artefact.files else None,
         "size_bytes": sum(entry.bytes for entry in artefact.files),
     }
-
-
-def judge(results: Sequence[Result]) -> Tuple[str, Tuple[str, ...]]:
-    """Return the status of a record and the reasons for it, each with the count of processes."""
-    failures = [f"{r.failure.what}; fix: {r.failure.fix}" for r in results if r.failure is not None]
-    if failures:
-        return "failed", tuple(failures)
-    invalid = _counted([text for r in results for text in r.invalid], len(results))
-    if invalid:
-        return "invalid", invalid
-    doubts = _counted([text for r in results for text in r.doubts], len(results))
-    n = sum(len(r.run.infer_ns) for r in results if r.run is not None)
-    if n < samples_needed(0.9):
-        doubts += (f"{n} samples are too few to bound p90, which takes {samples_needed(0.9)}",)
-    return ("partial", doubts) if doubts else ("ok", ())
-
-
-def _counted(texts: Sequence[str], processes: int) -> Tuple[str, ...]:
-    """Join reasons of one kind: the text of the first, and in how many processes it came up."""
-    kinds: Dict[str, List[str]] = {}
-    for text in texts:
-        # Two reasons are of one kind when they differ in figures alone.
-        kinds.setdefault("".join(c for c in text if not c.isdigit()), []).append(text)
-    return tuple(
-        same[0] if processes == 1 else f"{same[0]} (in {len(same)} of {processes} processes)"
-        for same in kinds.values()
-    )
-
-
-def _warnings(results: Sequence[Result], settings: Settings) -> Tuple[str, ...]:
-    found = list(dict.fromkeys(text for result in results for text in result.warnings))
-    for name, value in sorted(results[0].device.get("environment", {}).items()):
-        found.append(f"the environment sets {name}={value}")
-    if settings.processes < 5:
-        found.append(f"measured in {settings.processes} processes; publish from 5 upwards")
-    spread = spread_pct([r.run for r in results if r.run is not None])
-    if spread is not None and spread > SPREAD_LIMIT_PCT:
-        found.append(f"medians of the processes differ by {spread:.0f} %")
-    return tuple(found)
-
-
-def missed_limits(limits: Limits, p90: Quantile, size_bytes: int) -> List[str]:
-    """Say which limits of its profile an artefact misses, one line each.
-
-    The limit of accuracy is not among them: only who has FP32 beside it can judge that.
-    """
-    found = []
-    allowed_ms, allowed_bytes = limits.latency_p90_ms, limits.size_bytes
-    if allowed_ms is not None and p90.value is not None and p90.value / 1e6 > allowed_ms:
-        found.append(f"over the profile's limit: p90 {p90.value / 1e6:.3f} ms, not {allowed_ms:g}")
-    if allowed_bytes is not None and size_bytes > allowed_bytes:
-        found.append(f"over the profile's limit: {size_bytes} bytes, not {allowed_bytes}")
-    return found
-
-
-def spread_pct(runs: Sequence[ProcessRun]) -> Optional[float]:
-    """Return by how much the largest median of a process exceeds the smallest, in percent."""
-    medians = [median(run.infer_ns) for run in runs if run.infer_ns]
-    return 100.0 * (max(medians) / min(medians) - 1.0) if len(medians) > 1 else None
-
-
-def _quantiles(runs: Sequence[Sequence[int]]) -> Dict[str, Quantile]:
-    return dict(zip(QUANTILES, pooled_quantiles(runs, list(QUANTILES.values()))))

@@ -1,4 +1,4 @@
-"""``edgexfer bench``: accuracy and latency of a bundle's artefacts on a machine."""
+"""``edgexfer bench``: accuracy and latency of a bundle's artefacts or of any model on a machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgexfer.cli.machines import fleet_of, machine_options
 from edgexfer.cli.options import (
     beside,
     json_option,
@@ -18,41 +19,87 @@ from edgexfer.recipe import BenchSection
 
 
 @click.command("bench")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE_OR_MODEL")
 @click.option("--target", help="Profiles; without it, all artefacts that can run here.")
+@click.option(
+    "--runtime",
+    help="Runtimes with commas between them: each is measured.  [default: a bundle's own; of a "
+    "model the first of onnxruntime, openvino, tensorrt, torch that loads it]",
+)
+@click.option(
+    "--precision",
+    help="Precisions likewise: fp32, fp16, bf16, int8.  [default: a bundle's own; of a model the "
+    "one that is written in it]",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="INPUT:1x3x224x224",
+    help="Size of an input that a model leaves free; may be given again.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder for the records, or record.json.  [default: BUNDLE-bench]",
 )
 @section_options(BenchSection)
+@machine_options
 @json_option
 def command(
-    bundle: Path, target: str | None, out: Path | None, as_json: bool, **given: Any
+    bundle: Path,
+    target: str | None,
+    out: Path | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Measure each artefact in fresh processes, interleaved, with accuracy on the bundle's images.
 
-    Records keep every raw sample. A record that is not trustworthy says so and why.
+    Takes any ONNX file, OpenVINO IR (.xml) or TensorRT engine too, without accuracy. Records keep
+    every raw sample. A record that is not trustworthy says so and why.
 
     Examples:
       edgexfer bench bundle
+      edgexfer bench model.onnx --runtime onnxruntime,openvino --precision fp32,bf16
+      edgexfer bench bundle --scenario server --latency-bound-ms 20
       edgexfer bench bundle --target x86-openvino --threads 2 --out record.json
+      edgexfer bench bundle --on ssh:pi5,ssh:nano,local
       edgexfer report bundle bundle-bench
     """
+    from edgexfer.bench.bare import Wish
     from edgexfer.cli.show import show_records
     from edgexfer.core.progress import Progress
     from edgexfer.core.record import read_record
-    from edgexfer.remote.bench import How, bench_bundles
+    from edgexfer.remote.bench import How
+    from edgexfer.remote.fleet import bench_on
 
     targets = None if target is None else split_targets(target)
     section = make_section(BenchSection, given)
     place = out or beside(bundle, "-bench")
     single = place.suffix == ".json"
     folder = place.with_suffix("") if single else place
-    how = How(targets, section, Progress)
-    records = bench_bundles([bundle], folder, how)
+    wish = Wish(
+        _names(given["runtime"]), _names(given["precision"]), dict(map(_shape, given["shapes"]))
+    )
+    how = How(targets, section, Progress, wish=wish)
+    records = bench_on([bundle], folder, how, fleet_of(given))
     if single and len(records) == 1:
         records = [records[0].replace(place)]
         if not any(folder.iterdir()):
             folder.rmdir()
     show_records([read_record(path) for path in records], records, as_json=as_json)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``INPUT:1x3x224x224``; the name of an input may hold colons itself."""
+    name, _, sizes = text.rpartition(":")
+    sides = sizes.split("x")
+    if not name or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise click.UsageError(
+            f"--shape {text}: is not INPUT:SIZExSIZE", click.get_current_context()
+        )
+    return name, tuple(map(int, sides))

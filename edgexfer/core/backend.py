@@ -41,16 +41,22 @@ class Plan:
         threads: threads of the runtime; 0 leaves the choice to it.
         device: the runtime's own word for the device, such as ``CPU`` or ``GPU``.
         options: further options of the backend, by the names in its ``OPTIONS``.
+        streams: calls that are to run at the same time.
     """
 
     precision: str = "fp32"
     threads: int = 0
     device: str = "CPU"
     options: Dict[str, Any] = field(default_factory=dict)
+    streams: int = 1
 
 
 class Session(Protocol):
     """A loaded artefact.
+
+    One that can run several calls at the same time has a method ``stream()`` too, which returns a
+    session on the same loaded model for another thread; one that knows how much memory of a device
+    of its own it holds has ``device_bytes()``.
 
     Attributes:
         inputs: what ``run`` takes.
@@ -74,6 +80,10 @@ class Session(Protocol):
 
 class Backend(Protocol):
     """The functions and constants of a module in ``backends/``.
+
+    A backend whose runtime reads an artefact and compiles it in two steps has a function for each
+    too, ``deserialise(artefact, plan)`` and ``prepare(what that returned, artefact, plan)``, and
+    ``load`` is both of them.
 
     Attributes:
         NAME: the module's own name.

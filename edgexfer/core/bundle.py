@@ -106,6 +106,15 @@ class Artefact:
     golden: Optional[str] = None
     golden_sqnr_db: Optional[float] = None
 
+    @property
+    def options(self) -> Dict[str, Any]:
+        """Options of the backend that follow from the files: where the scales stand by themselves.
+
+        That is so for INT8 on a DLA that takes no Q/DQ nodes.
+        """
+        caches = [PurePosixPath(f.path).name for f in self.files if f.path.endswith(".cache")]
+        return {"calibration_cache": caches[0]} if caches else {}
+
 
 @dataclass(frozen=True)
 class EvalSet:
@@ -118,6 +127,9 @@ class EvalSet:
         n: how many there are.
         n_split: how many the whole split has; more than ``n`` where a sample was taken.
         data_fingerprint: of the data set that they are from.
+        encoded: the original, encoded file of some of them, by the image's place in ``images``;
+            only of plain images, which nothing but decoding and scaling makes. Empty where the data
+            has no files.
     """
 
     images: str
@@ -126,6 +138,7 @@ class EvalSet:
     n: int
     n_split: int
     data_fingerprint: str
+    encoded: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -290,7 +303,8 @@ def named_paths(manifest: Manifest) -> List[str]:
     paths = [*manifest.profiles.values(), manifest.golden_images]
     paths += [a.golden for a in manifest.artefacts if a.golden is not None]
     if manifest.evaluation is not None:
-        paths += [manifest.evaluation.images, manifest.evaluation.labels]
+        chosen = manifest.evaluation
+        paths += [chosen.images, chosen.labels, *chosen.encoded.values()]
     return paths
 
 

@@ -1,31 +1,45 @@
 """``bench_bundles``: measure the artefacts of bundles on a machine and file the records.
 
-What one process does lives in ``bench.job``, order and records in ``bench.suite``.
+What one process does lives in ``bench.job``, order and records in ``bench.suite``; several machines
+side by side are the work of ``fleet.py``. What was broken off leaves the results of its processes
+in ``.unfinished`` among the records, and the same command goes on from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from edgexfer.bench.bare import Wish, bare_subjects, check_wish, is_model, select
 from edgexfer.bench.child import JOB_LIMIT_S, result_of
 from edgexfer.bench.job import Job, Result
+from edgexfer.bench.scenarios import SECONDS
 from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
-from edgexfer.bench.targets import artefacts_for
-from edgexfer.core.bundle import verify_files
-from edgexfer.core.codec import encode
-from edgexfer.core.errors import BundleError, Interrupted
-from edgexfer.core.files import make_dir, write_json
+from edgexfer.bench.targets import artefacts_for, named_artefacts
+from edgexfer.core.bundle import MANIFEST, read_manifest, verify_files
+from edgexfer.core.codec import decode, encode
+from edgexfer.core.errors import BundleError, InputError, Interrupted
+from edgexfer.core.files import (
+    fingerprint,
+    make_dir,
+    read_json,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import write_record
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.pack import pack_device_side
-from edgexfer.remote.transport import Local, Transport, checked
+from edgexfer.remote.transport import SESSION, Local, Transport, checked
 
 PROBE_LIMIT_S = 60.0
+UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,8 @@ class How:
         progress: starts a display, such as the class ``Progress``; ``None`` shows nothing.
         transport: makes the way to the machine, given a folder for scratch files.
         accuracy: whether all evaluation images are run too, once per artefact.
+        wish: runtimes and precisions; of a bundle the artefacts that are of them.
+        label: stands behind an artefact's name in the name of its record's file.
     """
 
     targets: Sequence[str] | None
@@ -45,6 +61,8 @@ class How:
     progress: Callable[[str, int, str], Progress] | None = None
     transport: Callable[[Path], Transport] = Local
     accuracy: bool = True
+    wish: Wish = field(default_factory=Wish)
+    label: str = ""
 
 
 def bench_bundle(
@@ -66,7 +84,7 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
     the machine's speed does not favour one of them.
 
     Args:
-        bundles: sealed bundles.
+        bundles: sealed bundles, or bare model files.
         out: folder for the records, ``ARTEFACT.json`` each; a record is written as soon as it is
             complete, and an older one of the same name is replaced.
         how: targets, section, display, transport.
@@ -80,40 +98,110 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
         InputError: ``out`` lies in one of the bundles.
         Interrupted: by Ctrl-C; records that were complete are kept.
     """
+    return [path for _, path in sorted(bench_each(bundles, out, how), key=lambda each: each[0])]
+
+
+def bench_each(bundles: Sequence[Path], out: Path, how: How) -> Iterator[tuple[int, Path]]:
+    """Yield each record's place in the bundles' order and its path, as soon as it is complete.
+
+    Raises:
+        EdgexferError: as ``bench_bundles``.
+    """
+    settings = settings_of(how)
+    check_wish(how.wish)
     refuse_inside(out, bundles)
-    manifests = [verify_files(bundle) for bundle in bundles]
-    with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
-        way = how.transport(Path(scratch))
-        program = [*way.python, way.push(pack_device_side(Path(scratch) / "edgexfer.pyz"))]
+    check_bundles(bundles)
+    folder = make_dir(out)
+    with (
+        _scratch(folder, how.label) as scratch,
+        contextlib.closing(how.transport(scratch)) as way,
+    ):
+        packed = pack_device_side(scratch / "edgexfer.pyz")
+        program = [*way.python, way.push(packed)]
         facts = json.loads(checked(way.run([*program, "facts"], timeout_s=PROBE_LIMIT_S), way))
         subjects = [
-            Subject(bundle, manifest, artefact)
-            for bundle, manifest in zip(bundles, manifests, strict=True)
-            for artefact in artefacts_for(bundle, manifest, how.targets, facts["machine"])
+            subject
+            for bundle in bundles
+            for subject in subjects_of(bundle, how, facts["machine"], scratch)
         ]
         _refuse_namesakes(subjects)
-        folder = make_dir(out)
-        places = {str(bundle): way.push(bundle) for bundle in bundles}
+        _forget_others(scratch, packed, bundles, facts)
+        folders = dict.fromkeys(subject.bundle for subject in subjects)
+        places = {str(place): way.push(place) for place in folders}
 
         def execute(job: Job) -> Result:
-            result = _do(way, program, replace(job, bundle=places[job.bundle]), Path(scratch))
+            result = _do(way, program, replace(job, bundle=places[job.bundle]), scratch)
             display.update(1, job.artefact)
             return result
 
-        written = {}
         start = how.progress or _quiet
         try:
             with start("bench", len(subjects) * how.section.processes, "process") as display:
-                for subject, record in run_suite(subjects, _settings(how), execute):
-                    path = folder / f"{subject.artefact.name}.json"
+                failed = False
+                for subject, record in run_suite(subjects, settings, execute):
+                    failed = failed or record.status == "failed"
+                    path = folder / f"{subject.artefact.name}{how.label}.json"
                     write_record(path, record)
-                    written[subject.artefact.name] = path
+                    yield subjects.index(subject), path
         except KeyboardInterrupt as error:
             raise Interrupted(
                 f"bench: interrupted; the records that were complete are in {folder}",
-                "run the same command again",
+                "run the same command again: it goes on where it stopped",
             ) from error
-    return [written[subject.artefact.name] for subject in subjects]
+        if not failed:
+            _forget(scratch)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path, label: str) -> Iterator[Path]:
+    """Give scratch files a folder, which outlives a benchmark that left something undone."""
+    everything = folder / UNFINISHED
+    scratch = make_dir(everything / (label.lstrip("@") or "here"))
+    try:
+        yield scratch
+    finally:
+        if not any(scratch.glob("result-*.json")) and not (scratch / SESSION).exists():
+            shutil.rmtree(scratch)
+            for place in (everything, folder):
+                with contextlib.suppress(OSError):  # something else is in it
+                    place.rmdir()
+
+
+def check_bundles(bundles: Sequence[Path]) -> None:
+    """Check every file of the bundles among some paths; bare models are looked at later.
+
+    Raises:
+        BundleError: a bundle is damaged.
+    """
+    for bundle in bundles:
+        if not is_model(bundle):
+            verify_files(bundle)
+
+
+def subjects_of(bundle: Path, how: How, machine: str | None, scratch: Path) -> list[Subject]:
+    """Return what of a bundle, or of a bare model, is measured on a kind of machine.
+
+    Args:
+        bundle: either.
+        how: targets, runtimes and precisions.
+        machine: ``platform.machine()`` there; ``None`` where it cannot be asked, which takes all.
+        scratch: where a bare model is put with what belongs to it.
+
+    Raises:
+        EdgexferError: as ``bench_bundles``.
+    """
+    if is_model(bundle):
+        if how.targets is not None:
+            raise InputError(
+                f"{bundle}: a bare model has no targets", "name --runtime and --precision instead"
+            )
+        return bare_subjects(bundle, scratch / f"model-{bundle.stem}", how.wish)
+    manifest = read_manifest(bundle)
+    if machine is None:
+        found = named_artefacts(bundle, manifest, how.targets)
+    else:
+        found = artefacts_for(bundle, manifest, how.targets, machine)
+    return [Subject(bundle, manifest, artefact) for artefact in select(found, how.wish)]
 
 
 def _refuse_namesakes(subjects: Sequence[Subject]) -> None:
@@ -125,10 +213,42 @@ def _refuse_namesakes(subjects: Sequence[Subject]) -> None:
         )
 
 
-def _settings(how: How) -> Settings:
+def settings_of(how: How) -> Settings:
+    """Return a section as the device side takes it, with the scenario's own length put in.
+
+    Raises:
+        InputError: options that do not go together.
+    """
     asked = how.section
+    if asked.scenario == "server" and asked.latency_bound_ms is None:
+        raise InputError("scenario server needs a bound of latency", "give --latency-bound-ms")
+    if asked.scenario != "server" and asked.latency_bound_ms is not None:
+        raise InputError(
+            f"scenario {asked.scenario} has no bound of latency",
+            "leave --latency-bound-ms out, or use --scenario server",
+        )
+    if asked.scenario in ("single_stream", "sustained") and asked.streams > 1:
+        raise InputError(
+            f"scenario {asked.scenario} has one stream", "use --scenario multi_stream or offline"
+        )
+    if asked.scenario in ("multi_stream", "server") and asked.batch > 1:
+        raise InputError(
+            f"scenario {asked.scenario} has one sample per call", "use --scenario offline"
+        )
+    if asked.scenario == "multi_stream" and asked.streams < 2:
+        raise InputError("scenario multi_stream needs several streams", "give --streams 2 or more")
+    bound = asked.latency_bound_ms
     return Settings(
-        asked.processes, asked.seconds, asked.samples, asked.threads, asked.seed, how.accuracy
+        processes=asked.processes,
+        seconds=SECONDS[asked.scenario] if asked.seconds is None else asked.seconds,
+        samples=asked.samples,
+        threads=asked.threads,
+        seed=asked.seed,
+        accuracy=how.accuracy,
+        scenario=asked.scenario,
+        streams=asked.streams,
+        batch=asked.batch,
+        bound_ns=None if bound is None else round(bound * 1e6),
     )
 
 
@@ -137,11 +257,52 @@ def _quiet(title: str, total: int, unit: str) -> Progress:
 
 
 def _do(way: Transport, program: Sequence[str], job: Job, scratch: Path) -> Result:
-    """Do one job at the end of a transport, in a process of its own."""
+    """Do one job at the end of a transport, in a process of its own, unless it was done before."""
     asked, answer = scratch / f"job-{job.order}.json", scratch / f"result-{job.order}.json"
+    done_before = _recall(answer, job)
+    if done_before is not None:
+        return done_before
+    answer.unlink(missing_ok=True)
     write_json(asked, encode(job))
     place = way.scratch(answer.name)
     argv = [*program, "bench", way.push(asked), "--out", place]
     done = way.run(argv, timeout_s=JOB_LIMIT_S)
     way.pull(place, answer)
-    return result_of(job, done, answer, JOB_LIMIT_S)
+    result = result_of(job, done, answer, JOB_LIMIT_S)
+    result = replace(result, device={**result.device, **way.facts})
+    if result.failure is None:
+        write_json(answer, encode(result))
+    else:
+        answer.unlink(missing_ok=True)  # to be tried again
+    return result
+
+
+def _recall(answer: Path, job: Job) -> Result | None:
+    """Return the result that this very job had before, if it did its work."""
+    try:
+        result = decode(Result, read_json(answer), str(answer))
+    except InputError:
+        return None
+    return result if result.job == job and result.failure is None else None
+
+
+def _forget(scratch: Path) -> None:
+    for answer in scratch.glob("result-*.json"):
+        answer.unlink()
+
+
+def _forget_others(scratch: Path, packed: Path, bundles: Sequence[Path], facts: Any) -> None:
+    """Remove results of other files, of another version of this program, or another machine."""
+    kind = fingerprint(
+        {
+            "program": sha256_file(packed),
+            "bundles": [
+                sha256_file(bundle if is_model(bundle) else bundle / MANIFEST) for bundle in bundles
+            ],
+            "machine": {name: facts.get(name) for name in ("machine", "cpu", "board", "cores")},
+        }
+    )
+    stamp = scratch / "kind"
+    if not stamp.is_file() or stamp.read_text() != kind:
+        _forget(scratch)
+        write_atomic(stamp, kind)

@@ -84,7 +84,7 @@ def test_a_program_that_is_not_there_is_one_error() -> None:
 
 
 def test_a_result_is_read_back(tmp_path: Path, make_job: MakeJob) -> None:
-    result = Result(SCHEMA, make_job(), warnings=("w",))
+    result = Result(SCHEMA, make_job(), absent={"x": "w"})
     write_json(tmp_path / "r.json", encode(result))
     done = Completed([], 0, "", "")
     assert result_of(make_job(), done, tmp_path / "r.json", 9) == result

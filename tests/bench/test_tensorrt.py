@@ -120,7 +120,7 @@ def test_a_whole_benchmark_writes_records(board: Board) -> None:
         read_record(board.folder / "bench" / f"gpu-{kind}.json") for kind in KINDS
     ]
     for record in records:
-        assert record.status in ("ok", "partial")
+        assert record.status != "failed", record.reasons
         assert record.active["provider"] == "TensorRT GPU, Orin"
         assert record.stages["gpu"]["p50"].n == 400
         assert record.latency["p50"].value is not None

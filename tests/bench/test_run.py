@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgexfer.backends import null
+from edgexfer.bench import run as run_room
+from edgexfer.bench.feed import normalise
+from edgexfer.bench.job import Job, Result
+from edgexfer.bench.run import run_job, top_class
+from edgexfer.core.bundle import read_manifest
+from edgexfer.core.codec import decode, encode
+from tests.bundles import PREPROCESS, make_bundle, reseal
+
+MakeJob = Callable[..., Job]
+
+
+def test_a_job_measures_accuracy_latency_and_stages(bundle: Path, make_job: MakeJob) -> None:
+    result = run_job(make_job())
+    assert result.failure is None
+    run = result.run
+    assert run is not None
+    assert len(run.infer_ns) >= 100
+    assert len(run.pre_ns) == len(run.post_ns) == 200
+    assert min(run.infer_ns) > 0
+    cold = run.cold_start
+    assert min(cold.import_ns, cold.load_ns, cold.first_ns) > 0
+    assert cold.startup_ns is not None
+    assert cold.total_ns == cold.startup_ns + cold.import_ns + cold.load_ns + cold.first_ns
+    assert run.peak_pss_bytes is not None
+    assert run.peak_pss_bytes > 1_000_000
+    assert set(run.noise) >= {"foreign_pct", "steal_pct"}
+    assert len(run.issued_ns) == len(run.infer_ns)
+    assert list(run.issued_ns) == sorted(run.issued_ns)
+    assert run.references[0].after == 0
+    assert run.references[-1].after == len(run.infer_ns)
+    assert len(run.rotated_ns) == len(run.repeated_ns) > 0
+    assert len(run.overhead_ns) == 1000
+    assert (run.faults, run.notes) == ((), ())
+    assert result.absent["compile"] == "the runtime reads and compiles in one step"
+    assert result.absent["decode"] == "the bundle has no encoded images"
+    _check_accuracy(bundle, result)
+    assert decode(Result, encode(result), "result") == result
+
+
+def _check_accuracy(bundle: Path, result: Result) -> None:
+    arrays = np.load(bundle / "models/null-fp32.npz")
+    images = normalise(np.load(bundle / "data/images.npy"), PREPROCESS)
+    logits = images.reshape(len(images), -1) @ arrays["weight"].T + arrays["bias"]
+    expected = logits.argmax(axis=1)
+    assert result.accuracy is not None
+    assert result.accuracy.n == 80
+    assert result.accuracy.predictions == tuple(expected)
+    assert result.accuracy.correct == (expected == np.load(bundle / "data/labels.npy")).sum()
+
+
+def test_accuracy_is_left_out_where_it_is_not_asked_for(make_job: MakeJob) -> None:
+    assert run_job(make_job(accuracy=False)).accuracy is None
+
+
+def test_under_an_emulator_outputs_count_and_nothing_is_timed(
+    bundle: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_room, "emulator", lambda: ("qemu-aarch64, a program for x86", ""))
+    result = run_job(make_job())
+    assert result.failure is None
+    assert result.run is None
+    _check_accuracy(bundle, result)
+    machine = platform.machine()
+    reason = f"emulated: this {machine} is qemu-aarch64, a program for x86"
+    assert result.absent["latency"] == f"{reason}; only a real one has a latency"
+    assert result.device["machine"] == machine
+
+
+def test_a_bundle_without_evaluation_images_says_so(tmp_path: Path, make_job: MakeJob) -> None:
+    other = make_bundle(tmp_path / "other", images=0, golden=False)
+    result = run_job(make_job(bundle=str(other)))
+    assert result.failure is None
+    assert result.absent["accuracy"] == "the bundle has no evaluation images"
+    assert result.run is not None
+    assert "inputs rotate over 4 images only" in result.run.notes
+    assert any("no golden outputs" in text for text in result.run.notes)
+
+
+def test_wrong_golden_outputs_stop_before_anything_is_timed(
+    bundle: Path, make_job: MakeJob
+) -> None:
+    golden = bundle / "data/null-fp32.npy"
+    np.save(golden, np.load(golden) * np.float32(1.01))
+    reseal(bundle, read_manifest(bundle))
+    result = run_job(make_job())
+    assert result.run is None
+    assert result.failure is not None
+    assert "x86-null-fp32 is 40." in result.failure.what
+    assert "the limit is 60 dB" in result.failure.what
+    assert result.failure.exit_code == 1
+
+
+def test_a_flipped_bit_stops_it(bundle: Path, make_job: MakeJob) -> None:
+    place = bundle / "models/null-fp32.npz"
+    content = bytearray(place.read_bytes())
+    content[len(content) // 2] ^= 1
+    place.write_bytes(content)
+    result = run_job(make_job())
+    assert result.failure is not None
+    assert "differs from the manifest" in result.failure.what
+    assert result.failure.exit_code == 2
+
+
+def test_outputs_that_change_in_the_timed_run_make_it_invalid(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A runtime that answers from a cache, or races, gives other bits once it is warm.
+    calls = 0
+    real = null.NullSession.run
+
+    def run(self: null.NullSession, feed: Any) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        outputs = real(self, feed)
+        return {"logits": np.nextafter(outputs["logits"], np.inf)} if calls > 400 else outputs
+
+    monkeypatch.setattr(null.NullSession, "run", run)
+    result = run_job(make_job(samples=5000))
+    assert result.run is not None
+    assert len(result.run.faults) == 1
+    assert "outputs of the timed run differ" in result.run.faults[0]
+
+
+def test_a_warm_up_that_does_not_converge_is_said(make_job: MakeJob) -> None:
+    result = run_job(make_job(warmup_s=1e-6))
+    assert result.run is not None
+    assert not result.run.warmup_converged
+
+
+def test_an_unknown_artefact_names_the_nearest(make_job: MakeJob) -> None:
+    result = run_job(make_job(artefact="x86-null-fp23"))
+    assert result.failure is not None
+    assert result.failure.fix == "did you mean 'x86-null-fp32'?"
+
+
+def test_an_artefact_without_a_profile_or_file_is_refused(bundle: Path, make_job: MakeJob) -> None:
+    manifest = read_manifest(bundle)
+    reseal(bundle, dataclasses.replace(manifest, profiles={}))
+    failure = run_job(make_job()).failure
+    assert failure is not None
+    assert "has no profile for target 'x86-null'" in failure.what
+    bare = dataclasses.replace(manifest.artefacts[0], files=())
+    reseal(bundle, dataclasses.replace(manifest, artefacts=(bare,)))
+    failure = run_job(make_job()).failure
+    assert failure is not None
+    assert "x86-null-fp32 lists no file" in failure.what
+
+
+def test_the_label_of_an_image_is_its_largest_logit() -> None:
+    best, probability = top_class(np.array([[0.0, np.log(3.0), -1000.0]]))
+    assert best == 1
+    assert probability == pytest.approx(0.75)
