@@ -7,6 +7,7 @@ accuracy run and the timed run feed the same session through the same call.
 from __future__ import annotations
 
 import platform
+import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -33,6 +34,10 @@ from edgexfer.core.errors import BackendError, EdgexferError
 from edgexfer.core.record import Accuracy, ColdStart, ProcessRun, Sensors
 from edgexfer.core.stats import median
 
+# Only scenarios of a minute and more are long enough for a figure of energy; what the machine draws
+# when idle is watched so long before and after.
+ENERGY = ("offline", "sustained")
+IDLE_S = 30.0
 _OVERHEAD_SAMPLES = 1_000
 _STAGES = ("decode", "resize", "pre", "post", "e2e")
 
@@ -139,11 +144,15 @@ class _Timings:
 
         job = self._job
         reference, sampler, watch = ReferenceKernel(), Sampler(), Watch()
+        sampler.start()
+        idle_s = IDLE_S if job.scenario in ENERGY and sampler.sees_power else 0.0
+        time.sleep(idle_s)
         self.warmup_ns, self.converged = self._warm_up()
         pace = median(self.warmup_ns[-CHECKED:])
         ask = Ask(job.scenario, job.samples, job.seconds, job.batch, job.bound_ns, job.seed)
-        sampler.start()
+        sampler.mark()
         self.measured = run_scenario(ask, self._lanes, self._feeds, pace, reference)
+        time.sleep(idle_s)
         self.sensors = sampler.stop()
         self.noise = encode(watch.finish())
         reference.close()

@@ -77,6 +77,11 @@ class Sampler:
             self._thread = threading.Thread(target=self._follow, name="sensors", daemon=True)
             self._thread.start()
 
+    @property
+    def sees_power(self) -> bool:
+        """Whether any of the sensors that ``start`` has found measures power or energy."""
+        return any(name.endswith(("_mw", "_uj")) for name in self._channels.series)
+
     def mark(self) -> None:
         """Say that the measured part begins now; without it, it began with ``start``."""
         self._zero = _now()

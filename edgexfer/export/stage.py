@@ -39,6 +39,7 @@ from edgexfer.export.explain import clear_explanations, explanation_folder
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering, wanted_precisions
+from edgexfer.export.originals import write_originals
 from edgexfer.export.parity import Probe, synthetic_images
 from edgexfer.export.publish import find_same, making
 from edgexfer.export.readme import bundle_readme
@@ -272,6 +273,7 @@ def _write_images(folder: Path, dataset: Dataset, source: _Source) -> tuple[Prob
         n=len(images),
         n_split=len(dataset.splits["test"].keys),
         data_fingerprint=dataset.fingerprint,
+        encoded=write_originals(folder, dataset, "test", keys, preprocess),
     )
     return probe, evaluation
 
