@@ -47,7 +47,7 @@ def write(folder: Path, text: str, name: str = "board") -> Path:
 JETSONS = (
     *("jetson-orin-nano", "jetson-orin-nano-4gb", "jetson-orin-nx-16gb", "jetson-orin-nx-8gb"),
     *("jetson-agx-orin-64gb", "jetson-agx-orin-32gb", "jetson-xavier-nx", "jetson-agx-thor"),
-    *("jetson-t4000", "jetson-nano"),
+    *("jetson-t4000", "jetson-nano", "jetson-orin-nx-16gb-dla"),
 )
 INTEL = (
     "intel-core-ultra-openvino",

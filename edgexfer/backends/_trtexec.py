@@ -11,6 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from edgexfer.core.backend import Plan
@@ -92,7 +93,7 @@ def build_command(
     pool = "--workspace=" if version < (8, 5) else "--memPoolSize=workspace:"
     words.append(f"{pool}{options.get('workspace_mib', WORKSPACE_MIB)}")
     words += [f"--timingCacheFile={files.timing_cache}", "--profilingVerbosity=detailed"]
-    words += _precision(version, plan)
+    words += _precision(version, files, plan)
     if plan.device == "DLA":
         words.append(f"--useDLACore={options.get('dla_core', 0)}")
         words += ["--allowGPUFallback"] if options.get("gpu_fallback", True) else []
@@ -100,7 +101,7 @@ def build_command(
     return words
 
 
-def _precision(version: Version, plan: Plan) -> List[str]:
+def _precision(version: Version, files: Files, plan: Plan) -> List[str]:
     cache = plan.options.get("calibration_cache")
     if cache and version[0] >= 11:
         raise BackendError(
@@ -112,7 +113,8 @@ def _precision(version: Version, plan: Plan) -> List[str]:
         words = ["--fp16"] + (["--int8"] if plan.precision == "int8" else [])
     else:
         words = []
-    words += [f"--calib={cache}"] if cache else []
+    # The option names a file beside the model's.
+    words += [f"--calib={Path(files.model).with_name(str(cache))}"] if cache else []
     # TensorRT 11 types every network strongly, and only warns about the option.
     return words + (["--stronglyTyped"] if version[0] == 10 and not cache else [])
 

@@ -45,7 +45,8 @@ def build_command(
     Engines go beside the bundle: a file that its manifest does not list would break its seal.
     """
     files = trtexec.Files(artefact.files[0].path, _engine(artefact), "../timing.cache")
-    plan = Plan(artefact.precision, device=profile.device, options=dict(profile.options))
+    options = {**profile.options, **artefact.options}
+    plan = Plan(artefact.precision, device=profile.device, options=options)
     shapes = _shapes(artefact, preprocess)
     return trtexec.build_command(trtexec.TRTEXEC, _version(row), files, shapes, plan)
 
@@ -69,6 +70,8 @@ def obstacle(artefact: Artefact, row: Stack) -> str | None:
             f"its parser takes ONNX up to opset {row.onnx_opset_max}, "
             f"these files are opset {artefact.opset}"
         )
+    if artefact.options:
+        return None if _version(row) < (11, 0) else "it takes no calibration cache"
     if row.typing == "weak" and artefact.precision != "fp32":
         return "it takes precision from builder flags, these files carry their own"
     return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgexfer.backends.openvino import absent
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import compare
 from edgexfer.core.backend import Plan, get_backend
@@ -16,9 +18,40 @@ from edgexfer.export.parity import INT8, Float32
 from edgexfer.quantize.calibration import HeldOut
 from edgexfer.quantize.search import Verdict
 
-# TensorRT builds engines on the device alone; here ONNX Runtime runs the file they are built from.
-STAND_IN = {"tensorrt": "onnxruntime"}
 _PIXELS_AT_ONCE = 32 * 64 * 64
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a target's file is run here.
+
+    Attributes:
+        runtime: that runs it.
+        plan: how.
+        where: in words, where another runtime or device than the target's stands in; else empty.
+    """
+
+    runtime: str
+    plan: Plan
+    where: str = ""
+
+
+def route(profile: HardwareProfile, precision: str) -> Route:
+    """Return how a target's file is run on this machine.
+
+    TensorRT builds engines on the device alone: ONNX Runtime runs the file that they are built
+    from. For a GPU or an NPU that is not here, OpenVINO's CPU runs the same file, where float types
+    are all FP32.
+    """
+    computed = "int8" if precision == "int8" else "fp32"
+    if profile.backend == "tensorrt":
+        return Route("onnxruntime", Plan(computed), "run in onnxruntime")
+    if profile.backend == "openvino":
+        get_backend("openvino")
+        if absent(profile.device):
+            where = f"run in {computed.upper()} on the CPU, as there is no {profile.device} here"
+            return Route("openvino", Plan(computed, options=profile.options), where)
+    return Route(profile.backend, Plan(precision, device=profile.device, options=profile.options))
 
 
 class HeldOutJudge:
@@ -48,11 +81,8 @@ class HeldOutJudge:
 
     def __call__(self, file: Path) -> Verdict:
         """Run an INT8 file and compare it."""
-        runtime = STAND_IN.get(self._profile.backend, self._profile.backend)
-        plan = Plan("int8")
-        if runtime == self._profile.backend:
-            plan = Plan("int8", device=self._profile.device, options=self._profile.options)
-        found = self._run(file, runtime, plan)
+        way = route(self._profile, "int8")
+        found = self._run(file, way.runtime, way.plan)
         difference = compare(self._reference, found)
         drop = paired_drop(self._right(self._reference), self._right(found)).drop_pt
         passed = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from edgexfer.backends.openvino import lacks
+from edgexfer.backends.openvino import absent, lacks
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, RecipeError
@@ -215,6 +215,24 @@ class Lowering:
         tools = (*base.tools, "onnxruntime")
         return Lowered((out,), tools, base.files[0], scheme, base.opset)
 
+    def ship(self, profile: HardwareProfile, lowered: Lowered) -> Lowered:
+        """Return what the device gets of a file that was checked: mostly that file itself.
+
+        A DLA that takes no Q/DQ nodes gets a float file and a calibration cache, with its scales.
+        """
+        if lowered.scheme is None or not takes_cache(profile):
+            return lowered
+        name = lowered.files[0].name.replace("qdq", "cached")
+        return self._once(name, self._cached, profile, lowered)
+
+    def _cached(self, out: Path, profile: HardwareProfile, lowered: Lowered) -> Lowered:
+        from edgexfer.quantize.cache import split_qdq
+
+        source, cache = lowered.files[0], out.with_suffix(".cache")
+        split_qdq(source, out, cache, default_row(profile).runtime_version)
+        scheme = f"{lowered.scheme}, as a calibration cache"
+        return replace(lowered, files=(out, cache), parent=source, scheme=scheme)
+
     def tune(self, profile: HardwareProfile, judge: Judge, max_drop: float) -> Tuned | None:
         """Look for an INT8 file that loses less than the one that ``make`` has given.
 
@@ -275,7 +293,7 @@ class Lowering:
 
     def _between(self, out: Path, profile: HardwareProfile) -> str:
         """Type what is between Q/DQ nodes as the target wants it, and return that in words."""
-        if not (is_restricted(profile) and default_row(profile).typing == "strong"):
+        if not (is_restricted(profile) and _typed_strongly(profile)):
             return ""
         from edgexfer.quantize.qdq import check_qdq
 
@@ -299,7 +317,8 @@ def cannot_check(profile: HardwareProfile, precision: str) -> str | None:
     if profile.backend != "openvino":
         return None
     get_backend("openvino")
-    return lacks(precision, profile.device)
+    # Where the whole device is missing, another stands in for it.
+    return None if absent(profile.device) else lacks(precision, profile.device)
 
 
 def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
@@ -337,6 +356,25 @@ def default_row(profile: HardwareProfile) -> Stack:
     return next((row for row in profile.stack if row.default), profile.stack[0])
 
 
+def takes_cache(profile: HardwareProfile) -> bool:
+    """Tell whether a target's INT8 is a float file with a calibration cache.
+
+    Up to TensorRT 10 a DLA takes no Q/DQ nodes (TensorRT developer guide, "Working with DLA"); 11
+    has no calibration caches.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if profile.backend != "tensorrt" or profile.device != "DLA":
+        return False
+    return int(default_row(profile).runtime_version.split(".")[0]) < 11
+
+
+def _typed_strongly(profile: HardwareProfile) -> bool:
+    """Tell whether what is between Q/DQ nodes has to have its type in the file."""
+    return default_row(profile).typing == "strong" and not takes_cache(profile)
+
+
 def target_opset(profile: HardwareProfile) -> int:
     """Return the opset to write for a target: the newest that is known to parse there.
 
@@ -363,7 +401,7 @@ def _int8_name(profile: HardwareProfile) -> str:
     if scheme.reduce_range:
         parts.append("7bit")
     if profile.backend == "tensorrt":
-        parts.append("fp16" if default_row(profile).typing == "strong" else "fp32")
+        parts.append("fp16" if _typed_strongly(profile) else "fp32")
         opset = target_opset(profile)
         parts += [f"op{opset}"] if opset < OPSET else []
         parts += ["dla"] if profile.device == "DLA" else []

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgexfer.backends.openvino import absent
 from edgexfer.bench.device import facts
 from edgexfer.core.bundle import MANIFEST, Manifest, seal
 from edgexfer.core.errors import BackendError, Interrupted
@@ -32,6 +33,9 @@ def elsewhere(profile: HardwareProfile) -> str | None:
     whole class, which states no cores, is for any machine of the kind.
     """
     here = facts()
+    missing = absent(profile.device) if profile.backend == "openvino" else None
+    if missing is not None:
+        return missing
     if profile.compile_on == "device":
         return "its engines are built on the device"
     if profile.machine != here["machine"]:

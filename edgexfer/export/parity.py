@@ -18,8 +18,8 @@ Limits, and why they are such:
   20 dB or 90 % it is broken.
 - INT8: accuracy decides, by the drop that the user allows. The ratio alone cannot: nets of a
   few epochs gave 9 to 16 dB at unchanged accuracy. So below 20 dB or 98 % agreement is a note;
-  below 5 dB or 70 % the artefact is broken or fed wrongly, whatever its accuracy. (A net that is
-  right on 44 % of the images is unsure of most: 12.5 dB then cost it 20 % of its answers.)
+  below 5 dB or 80 % the artefact is broken or fed wrongly, whatever its accuracy, and another is
+  searched for.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Float32 = npt.NDArray[np.float32]
 EXACT = {"sqnr_db": 100.0, "max_abs": 1e-5, "agreement_pct": 100.0}
 RUNTIME = {"sqnr_db": 60.0, "agreement_pct": 99.0}
 HALF = {"sqnr_db": 45.0, "agreement_pct": 99.0}
-INT8 = {"sqnr_db": 5.0, "agreement_pct": 70.0}
+INT8 = {"sqnr_db": 5.0, "agreement_pct": 80.0}
 INT8_USUAL = {"sqnr_db": 20.0, "agreement_pct": 98.0}
 BF16 = {"sqnr_db": 20.0, "agreement_pct": 90.0}
 BF16_USUAL = {"sqnr_db": 30.0, "agreement_pct": 98.0}

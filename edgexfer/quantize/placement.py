@@ -132,7 +132,7 @@ def place(
             if (at, i) in edges:
                 copy.input[i] = writer.activation(name, chosen.groups[name])
             elif name in weights and i in _weight_places(node) and node.name not in float_nodes:
-                axis = _axis(node, i, weights[name].ndim) if per_channel else None
+                axis = weight_axis(node, i, weights[name].ndim) if per_channel else None
                 copy.input[i] = writer.weight(name, weights[name], axis)
         writer.nodes.append(copy)
     made = ModelProto()
@@ -271,7 +271,7 @@ def _weight_places(node: NodeProto) -> tuple[int, ...]:
     return (1,) if node.op_type in WEIGHTED else ()
 
 
-def _axis(node: NodeProto, place: int, ndim: int) -> int | None:
+def weight_axis(node: NodeProto, place: int, ndim: int) -> int | None:
     """Return the axis of a weight that its layer's output channels lie along."""
     options = {a.name: a.i for a in node.attribute if a.name in ("transB", "group")}
     if node.op_type == "Conv":

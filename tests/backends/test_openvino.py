@@ -38,7 +38,6 @@ def test_a_precision_that_the_cpu_lacks_is_refused_before_it_is_rounded_for_show
         "from edgexfer.core.backend import Plan\n"
         "from edgexfer.core.errors import BackendError\n"
         "assert lacks('fp32', 'CPU') is None\n"
-        "assert lacks('fp16', 'GPU.7') is None\n"
         "try:\n"
         f"    load(Path({str(path)!r}), Plan('fp16'))\n"
         "except BackendError as error:\n"
@@ -53,7 +52,22 @@ def test_a_precision_that_the_cpu_lacks_is_refused_before_it_is_rounded_for_show
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "m.onnx: this CPU has no fp16 | choose a precision that this device has" in done.stdout
+    assert "m.onnx: this CPU has no fp16 | choose a precision and a device" in done.stdout
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(
+    tmp_path: Path, precision: str
+) -> None:
+    import openvino as ov
+
+    if {"NPU", "NPU.0"} & set(ov.Core().available_devices):
+        pytest.skip("this machine has an NPU")
+    path = write_onnx(tmp_path / "m.onnx", quantized=precision == "int8")
+    with pytest.raises(BackendError, match="this machine has no NPU that OpenVINO can use") as c:
+        get_backend("openvino").load(path, Plan(precision, device="NPU"))
+    assert "it has CPU" in c.value.what
+    assert "a device that this machine has" in c.value.fix
 
 
 def test_an_int8_model_runs_int8_layers_and_its_float_part_in_fp32(tmp_path: Path) -> None:

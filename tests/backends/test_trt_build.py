@@ -11,6 +11,7 @@ from edgexfer.backends import tensorrt as backend
 from edgexfer.backends._trt_build import TIMING_CACHE
 from edgexfer.core.backend import Plan
 from edgexfer.core.errors import BackendError
+from edgexfer.quantize.cache import split_qdq
 from tests.backends.conftest import Pretend
 from tests.backends.fake_cudart import FakeCudart
 from tests.backends.fake_tensorrt import VERSIONS
@@ -233,11 +234,13 @@ def test_a_calibration_cache_is_taken_where_there_are_calibrators(
         return
     with pytest.raises(BackendError, match=r"model\.cache: cannot be read"):
         _build(model, tmp_path, "int8", **options)
-    (tmp_path / "model.cache").write_text("TRT-8601-EntropyCalibration2\nimages: 3c010a14\n")
+    split_qdq(onnx_files["int8"], model, tmp_path / "model.cache", "8.6.1")
     _build(model, tmp_path, "int8", **options)
     config = trt.world.configs[0]
     assert _flags(config) == {"INT8", "FP16", "GPU_FALLBACK"}
-    assert config.int8_calibrator.read_calibration_cache().startswith(b"TRT-8601")
+    written = (tmp_path / "model.cache").read_bytes()
+    assert config.int8_calibrator.read_calibration_cache() == written
+    assert written.startswith(b"TRT-8601-EntropyCalibration2\nimages: ")
     assert config.int8_calibrator.get_batch(["images"]) is None
     with pytest.raises(BackendError, match="is int8, the plan asks for fp32"):
         model.write_bytes(onnx_files["int8"].read_bytes())

@@ -90,6 +90,9 @@ def test_a_calibration_cache_goes_with_flags_until_there_are_none() -> None:
     words = _build((10, 3), "int8", device="DLA", dla_core=1, calibration_cache="m.cache")
     assert {"--int8", "--fp16", "--calib=m.cache", "--useDLACore=1"} <= set(words)
     assert "--stronglyTyped" not in words
+    files = Files("models/m.onnx", "e", "t")
+    plan = Plan("int8", device="DLA", options={"calibration_cache": "m.cache"})
+    assert "--calib=models/m.cache" in build_command("trtexec", (10, 3), files, None, plan)
     with pytest.raises(BackendError, match="TensorRT 11 takes no calibration cache") as caught:
         _build((11, 4), "int8", calibration_cache="m.cache")
     assert caught.value.fix == "export with Q/DQ nodes"

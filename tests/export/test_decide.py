@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from edgexfer.backends.openvino import lacks
+from edgexfer.backends.openvino import absent, lacks
 from edgexfer.bench.device import facts
 from edgexfer.bench.job import load_artefact, read_profile
+from edgexfer.bench.verify import verify_bundle
 from edgexfer.cli.show import show_manifest
 from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import (
@@ -255,3 +256,28 @@ def test_a_bundle_from_before_the_choice_is_read(bundle: tuple[Path, Manifest]) 
     assert found.choices == ()
     assert get_artefact(found, "x86-onnxruntime-fp32") == manifest.artefacts[0]
     shutil.rmtree(copy)
+
+
+@x86
+@pytest.mark.ov
+def test_what_stands_in_for_a_device_is_said_and_another_machine_refuses_it(
+    run: Path, tmp_path: Path
+) -> None:
+    npu = find_profile("intel-lunar-lake-npu-openvino")
+    if absent(npu.device) is None:
+        pytest.skip("this machine has an NPU")
+    place = tmp_path / "bundle"
+    manifest = export(run, replace(AUTO, targets=(npu.name,)), place)
+    checked = {rung.name for rung in manifest.parity}
+    for precision, computed in (("fp16", "FP32"), ("int8", "INT8")):
+        where = f"run in {computed} on the CPU, as there is no NPU here"
+        assert f"{npu.name} {precision}, {where}" in checked
+    (choice,) = manifest.choices
+    assert choice.chosen is None
+    assert "not measured here (this machine has no NPU that OpenVINO can use" in choice.verdict
+    found = {f.name: f for f in verify_bundle(place, "x86_64")}
+    for artefact in manifest.artefacts:
+        assert found[artefact.name].status == "skipped"
+        assert "this machine has no NPU" in found[artefact.name].detail
+        with pytest.raises(BackendError, match="this machine has no NPU"):
+            load_artefact(place, artefact, npu, get_backend("openvino"))

@@ -8,8 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 
+from edgexfer.core.bundle import verify_files
+from edgexfer.core.files import sha256_file
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.lower import Lowering, target_opset
+from edgexfer.export.lower import Lowering, takes_cache, target_opset
 from edgexfer.export.stage import export
 from edgexfer.models.onnx import OPSET
 from edgexfer.models.store import load_model
@@ -61,3 +63,29 @@ def test_a_file_for_the_dla_ends_in_a_pooling(run: Path, tmp_path: Path) -> None
     assert file.name == "fp32-op17-dla.onnx"
     assert {"AveragePool", "Flatten"} < kinds
     assert not {"ReduceMean", "Reshape", "GlobalAveragePool"} & kinds
+
+
+@pytest.mark.ort
+def test_a_dla_without_qdq_nodes_gets_a_calibration_cache(run: Path, tmp_path: Path) -> None:
+    section = ExportSection(targets=("jetson-orin-nx-dla",), precision="int8")
+    manifest = export(run, section, tmp_path / "bundle")
+    assert verify_files(tmp_path / "bundle") == manifest
+    int8 = manifest.artefacts[-1]
+    assert [Path(f.path).suffix for f in int8.files] == [".onnx", ".cache"]
+    assert int8.options == {"calibration_cache": Path(int8.files[1].path).name}
+    assert str(int8.scheme).endswith("as a calibration cache")
+    model, cache = (tmp_path / "bundle" / f.path for f in int8.files)
+    assert "DequantizeLinear" not in {n.op_type for n in onnx.load(model).graph.node}
+    assert cache.read_text().startswith("TRT-100300-EntropyCalibration2\n")
+    # What was checked is the Q/DQ file with these scales, which stays in the bundle too.
+    assert int8.parent_sha256 == sha256_file(model.with_name(model.name.replace("cached", "qdq")))
+    (rung,) = [rung for rung in manifest.parity if " int8" in rung.name]
+    assert rung.name == "jetson-orin-nx-16gb-dla int8, run in onnxruntime"
+    assert f"--calib=models/{cache.name}" in (tmp_path / "bundle/README.md").read_text()
+
+
+def test_a_dla_of_tensorrt_11_takes_qdq_nodes() -> None:
+    dla = find_profile("jetson-orin-nx-dla")
+    assert takes_cache(dla)
+    assert not takes_cache(replace(dla, stack=(replace(dla.stack[-1], runtime_version="11.4.1"),)))
+    assert not takes_cache(find_profile("jetson"))

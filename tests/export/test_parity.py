@@ -268,8 +268,8 @@ def test_a_drop_at_the_limit_is_never_decided() -> None:
 
 
 def test_low_agreement_fails_whatever_is_allowed() -> None:
-    probe, first, second = pair(100, 35)
-    with pytest.raises(ParityError, match=r"agreement 65\.0 %"):
+    probe, first, second = pair(100, 25)
+    with pytest.raises(ParityError, match=r"agreement 75\.0 %"):
         require(int8_rung("x int8", probe, first, second, 100.0))
 
 
