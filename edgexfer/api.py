@@ -46,11 +46,16 @@ def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLi
 
     Returns:
         What the finished run says of itself; ``result["test"]`` holds its accuracy.
+
+    Raises:
+        GateError: ``guard`` was asked for, and the source weights hurt; the runs are kept.
     """
-    from edgexfer.transfer.finetune import finetune as stage
+    from edgexfer.transfer.guard import finetune_all, refuse_harm
 
     section = TeacherSection(ModelSection(teacher)) if isinstance(teacher, str) else teacher
-    return stage(_data(data), check_section(section), Path(out))
+    info, sweep = finetune_all(_data(data), check_section(section), Path(out))
+    refuse_harm(sweep, out)
+    return info
 
 
 def distill(

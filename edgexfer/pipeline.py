@@ -5,6 +5,7 @@
     TRIP/recipe.yaml      what was asked
     TRIP/teacher/         run            TRIP/student/        run
     TRIP/control/         run            TRIP/student-sweep/  further losses and seeds
+    TRIP/teacher-guard/   the teacher's architecture from scratch, and as a probe
     TRIP/student-assistant-1/  run       each model between teacher and student
     TRIP/bundle/          the student for its targets
     TRIP/teacher-bundle/  the teacher as it was trained, to be measured beside the student
@@ -87,7 +88,7 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     from edgexfer.remote.bench import How, bench_bundles
     from edgexfer.report.page import build
     from edgexfer.training.stage import compare_runs
-    from edgexfer.transfer.finetune import finetune
+    from edgexfer.transfer.guard import finetune_all, refuse_harm
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
@@ -113,7 +114,9 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     # 2. The trainings: teacher, student, and the student without the teacher.
     sweep = None
     if recipe.teacher is not None:
-        teacher = finetune(recipe.data, recipe.teacher, out / "teacher")
+        teacher, guard = finetune_all(recipe.data, recipe.teacher, out / "teacher")
+        # Before hours are spent on a student of it.
+        refuse_harm(guard, out / "teacher")
         outcome = distill_all(
             recipe.data,
             (out / "teacher",),

@@ -67,6 +67,7 @@ def make_teacher(given: dict[str, Any]) -> TeacherSection:
 
 @click.command("finetune")
 @training_options
+@section_options(TeacherSection, leave_out=("model", "strategy", "strategy_options", "train"))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option(
     "--list-strategies",
@@ -80,6 +81,9 @@ def make_teacher(given: dict[str, Any]) -> TeacherSection:
 def command(out: Path, as_json: bool, **given: Any) -> None:
     r"""Fine-tune a teacher and measure it on the test images.
 
+    With --guard the same model is also trained from scratch, and as a probe, into OUT-guard; exit 1
+    where the source weights are shown to hurt.
+
     The same command again goes on where it stopped. On several GPUs:
     torchrun --nproc-per-node 4 -m edgexfer finetune ...
 
@@ -88,13 +92,17 @@ def command(out: Path, as_json: bool, **given: Any) -> None:
       edgexfer finetune --data photos/ --model resnet50 --pretrained --out runs/teacher
       edgexfer finetune --data photos/ --model resnet50 --weights resnet50.safetensors \
           --strategy freeze --option until=layer2 --epochs 5 --lr 3e-4 --out runs/teacher
+      edgexfer finetune --data photos/ --model resnet50 --pretrained --guard --seeds 3 \
+          --out runs/teacher
       edgexfer finetune --list-strategies
     """
     from edgexfer.cli.show import show_run
-    from edgexfer.transfer.finetune import finetune
+    from edgexfer.transfer.guard import finetune_all, refuse_harm
 
-    info = finetune(make_section(DataSection, given), make_teacher(given), out)
+    data = make_section(DataSection, given)
+    info, sweep = finetune_all(data, make_teacher(given), out)
     following = (
         f"edgexfer distill --data {given['path']} --teacher {out} --student NAME --out runs/student"
     )
-    show_run(out, info, as_json=as_json, following=following)
+    show_run(out, info, as_json=as_json, following=following, sweep=sweep)
+    refuse_harm(sweep, out)

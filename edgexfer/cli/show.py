@@ -16,22 +16,31 @@ if TYPE_CHECKING:
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
     from edgexfer.core.stats import PairedDrop
+    from edgexfer.core.sweep import Sweep
     from edgexfer.distill.sweep import Outcome
     from edgexfer.pipeline import Trip
 
 
-def show_run(place: Path, info: RunInfo, *, as_json: bool, following: str) -> None:
-    """Print what a training came to, and the command that goes on from it."""
+def show_run(
+    place: Path, info: RunInfo, *, as_json: bool, following: str, sweep: Sweep | None = None
+) -> None:
+    """Print what a training came to, what it was compared with, and how to go on from it."""
     if not info.result:
         return  # one of several processes of a training; the leader speaks for all
     if as_json:
-        click.echo(json.dumps(encode(info), indent=2))
+        compared = {"guard": encode(sweep)} if sweep is not None else {}
+        click.echo(json.dumps({**encode(info), **compared}, indent=2))
         return
     test = info.result["test"]
     click.echo(
         f"{place}: {info.result['model']}, {info.result['parameters'] / 1e6:.2f} M parameters, "
         f"{_accuracy(test)} on {test['n']} test images"
     )
+    if sweep is not None:
+        from edgexfer.report.sweep import sweep_answer, sweep_table
+
+        click.echo(sweep_table(sweep))
+        click.echo(sweep_answer(sweep))
     click.echo(f"Next: {following}")
 
 

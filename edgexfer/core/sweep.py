@@ -1,7 +1,7 @@
-"""The sweep: what several trainings of one student, with and without its teacher, came to.
+"""The sweep: several trainings of one model, with and without a teacher or a transfer.
 
-``sweep.json`` is written by ``distill/sweep.py`` and read by the report; the runs themselves stay
-where they are.
+``sweep.json`` is written by ``distill/sweep.py`` and ``transfer/guard.py`` and read by the report;
+the runs themselves stay where they are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from edgexfer.core.stats import SeededGain
 SCHEMA = "edgexfer.sweep/1"
 FILE = "sweep.json"
 CONTROL = "control"
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training the student, with several seeds.
+    """One way of training the model, with several seeds.
 
     Attributes:
-        name: the loss, or ``control`` for labels alone.
+        name: the loss, or ``control`` for labels alone; of a guard, the strategy.
         runs: their folders, relative to the sweep's.
         seeds: one of each run.
         top1_pct: test accuracy of each run, in percent.
@@ -46,16 +47,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Several ways of training one student, compared.
+    """Several ways of training one model, compared.
 
     Attributes:
         schema: ``edgexfer.sweep/1``.
-        student: its architecture.
+        student: the architecture.
         teacher_top1_pct: val accuracy of the teacher as the students ask it, in percent.
         n: test images.
         baseline: name of the arm that the others are compared with: the control, or the first loss
-            where there is none.
-        arms: the ways, the control last.
+            where there is none; of a guard, ``scratch``.
+        arms: the ways, the control or ``scratch`` last.
     """
 
     schema: str

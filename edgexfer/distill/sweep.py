@@ -14,22 +14,20 @@ asked for with more seeds trains only those. One training is the matter of ``sta
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgexfer.core.errors import RecipeError, RunError
-from edgexfer.core.files import PathLike, make_dir, read_json, sha256_bytes
+from edgexfer.core.errors import RecipeError
+from edgexfer.core.files import PathLike, make_dir, sha256_bytes
 from edgexfer.core.rundir import RunInfo
-from edgexfer.core.stats import SeededGain, seeded_gain
-from edgexfer.core.sweep import CONTROL, SCHEMA, Arm, Sweep, write_sweep
+from edgexfer.core.sweep import CONTROL, Sweep, write_sweep
 from edgexfer.distill.stage import check_student, distill
 from edgexfer.distill.terms import split_losses
 from edgexfer.models.create import check_name
 from edgexfer.recipe import DataSection, ModelSection, StudentSection
-from edgexfer.training.stage import PREDICTIONS
+from edgexfer.training.sweeps import Training, beside, summarise
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,6 @@ class Outcome:
     control_place: Path
     sweep: Sweep | None
     folder: Path
-
-
-@dataclass(frozen=True)
-class _Training:
-    arm: str
-    seed: int
-    place: Path
 
 
 def distill_all(
@@ -89,14 +80,14 @@ def distill_all(
     check_all(student)
     here = Path(out)
     losses = split_losses(student.loss)
-    without = _beside(here, CONTROL) if control is None else Path(control)
+    without = beside(here, CONTROL) if control is None else Path(control)
     trainings = _trainings(here, without, losses, student)
     guides = teachers
     for number, name in enumerate(student.assistants, 1):
         # Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", AAAI 2020.
         middle = ModelSection(name, size=student.model.size)
         section = replace(student, model=middle, loss=losses[0], qat_for=None)
-        place = _beside(here, f"assistant-{number}")
+        place = beside(here, f"assistant-{number}")
         distill(data, guides, section, place)
         guides = (place,)
         # These speak of the teacher; an assistant is one model that knows the data's own classes.
@@ -105,7 +96,7 @@ def distill_all(
     # Mixed images also depend on the order, which is each seed's own.
     mixes = student.train.mixup or student.train.cutmix
     shared = len(losses) > 1 or (student.seeds > 1 and not mixes)
-    infos: dict[_Training, RunInfo] = {}
+    infos: dict[Training, RunInfo] = {}
     first = student.train.seed
     view_seed = first if student.train.view_seed is None else student.train.view_seed
     for training in trainings:
@@ -118,11 +109,12 @@ def distill_all(
             data, () if alone else guides, section, training.place, shared=shared
         )
 
-    folder = _beside(here, "sweep")
+    folder = beside(here, "sweep")
     sweep = None
     # One of several processes of a training has no results; the leader speaks for all.
     if len(losses) * student.seeds > 1 and all(info.result for info in infos.values()):
-        sweep = _summary(folder, infos, student.model.name)
+        baseline = CONTROL if student.control else None
+        sweep = summarise(folder, infos, student.model.name, baseline)
         write_sweep(make_dir(folder), sweep)
     labels_alone = next((i for t, i in infos.items() if t.arm == CONTROL), None)
     return Outcome(infos[trainings[0]], labels_alone, without, sweep, folder)
@@ -144,7 +136,7 @@ def check_all(student: StudentSection) -> None:
 
 def _trainings(
     out: Path, control: Path, losses: Sequence[str], student: StudentSection
-) -> list[_Training]:
+) -> list[Training]:
     """List what is trained, seed by seed, so that an interrupted sweep has whole comparisons."""
     texts = ["".join(loss.split()) for loss in losses]
     if len(set(texts)) < len(texts):
@@ -158,66 +150,9 @@ def _trainings(
     for seed in range(student.train.seed, student.train.seed + student.seeds):
         first = seed == student.train.seed
         for loss, name in zip(losses, names, strict=True):
-            place = _beside(out, "sweep") / name / f"seed-{seed}"
-            found.append(_Training(loss, seed, out if first and loss == losses[0] else place))
+            place = beside(out, "sweep") / name / f"seed-{seed}"
+            found.append(Training(loss, seed, out if first and loss == losses[0] else place))
         if student.control:
-            place = _beside(out, "sweep") / CONTROL / f"seed-{seed}"
-            found.append(_Training(CONTROL, seed, control if first else place))
+            place = beside(out, "sweep") / CONTROL / f"seed-{seed}"
+            found.append(Training(CONTROL, seed, control if first else place))
     return found
-
-
-def _summary(folder: Path, infos: dict[_Training, RunInfo], student: str) -> Sweep:
-    arms = list(dict.fromkeys(t.arm for t in infos))
-    arms.sort(key=lambda arm: arm == CONTROL)
-    baseline = CONTROL if CONTROL in arms else arms[0]
-    rights = {arm: _rights([t.place for t in infos if t.arm == arm]) for arm in arms}
-    first = next(iter(infos.values()))
-    return Sweep(
-        schema=SCHEMA,
-        student=student,
-        teacher_top1_pct=first.result.get("teacher", {}).get("val_top1_pct"),
-        n=len(rights[baseline][0]),
-        baseline=baseline,
-        arms=tuple(
-            _arm(
-                folder,
-                {t: i for t, i in infos.items() if t.arm == arm},
-                None if arm == baseline else seeded_gain(rights[arm], rights[baseline]),
-            )
-            for arm in arms
-        ),
-    )
-
-
-def _arm(folder: Path, infos: dict[_Training, RunInfo], gain: SeededGain | None) -> Arm:
-    top1 = tuple(float(info.result["test"]["top1_pct"]) for info in infos.values())
-    return Arm(
-        name=next(iter(infos)).arm,
-        runs=tuple(_relative(t.place, folder) for t in infos),
-        seeds=tuple(t.seed for t in infos),
-        top1_pct=top1,
-        mean_pct=sum(top1) / len(top1),
-        images_per_s=tuple(float(i.result["fit"]["images_per_s"]) for i in infos.values()),
-        gain=gain,
-    )
-
-
-def _rights(places: Sequence[Path]) -> list[list[bool]]:
-    """Return for each run and test image whether the run was right."""
-    saved = [read_json(place / PREDICTIONS) for place in places]
-    for place, one in zip(places, saved, strict=True):
-        if one["labels"] != saved[0]["labels"]:
-            raise RunError(
-                f"{place}: was tested on other images than {places[0]}", "use the same data"
-            )
-    return [[a == b for a, b in zip(s["labels"], s["predictions"], strict=True)] for s in saved]
-
-
-def _relative(place: Path, folder: Path) -> str:
-    return Path(os.path.relpath(place, folder)).as_posix()
-
-
-def _beside(out: Path, ending: str) -> Path:
-    """Return the folder beside ``OUT`` whose name is longer by ``ending``."""
-    named = out if out.name not in ("", "..") else out.resolve()
-    return named.parent / f"{named.name}-{ending}"

@@ -21,6 +21,9 @@ from edgexfer.training.stage import (
 )
 from edgexfer.transfer.plan import Plan, Subject, get_strategy, read_options
 
+# Settings that decide what is trained beside a run, but nothing of the run itself.
+_BESIDE = ("guard", "seeds")
+
 
 def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunInfo:
     """Fine-tune a teacher with one of the strategies; an unfinished run in ``out`` goes on.
@@ -44,6 +47,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
     dataset = open_data(data)
     # Defaults are spelled out, so that a run is known by what it did and not by what was typed.
     config = {**encode(teacher), "strategy_options": encode(options) or {}}
+    for name in _BESIDE:
+        config.pop(name)
 
     with joined() as here, open_training("finetune", out, config, data, dataset) as run:
         if here.share(run.done):

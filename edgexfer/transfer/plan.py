@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
 # Files of this room that are no strategies.
-_OTHERS = ("__init__", "curve", "finetune", "plan")
+_OTHERS = ("__init__", "curve", "finetune", "guard", "plan")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""The guard against negative transfer: the same model on the same budget, without what it inherits.
+
+::
+
+    OUT/                     the model that was asked for
+    OUT-guard/ARM/seed-S/    further seeds of it, and of ``scratch`` and ``probe``
+    OUT-guard/sweep.json     what they came to, with intervals
+
+``scratch`` says whether the source weights help at all, ``probe`` what they know as they are
+(Wang et al., "Characterizing and Avoiding Negative Transfer", CVPR 2019, define negative transfer
+as a loss against the same learner without the source). Each is an ordinary run, done once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgexfer.core.errors import GateError, RecipeError
+from edgexfer.core.files import PathLike, make_dir
+from edgexfer.core.rundir import RunInfo
+from edgexfer.core.sweep import SCRATCH, Sweep, write_sweep
+from edgexfer.recipe import DataSection, TeacherSection
+from edgexfer.training.sweeps import Training, beside, summarise
+from edgexfer.transfer.finetune import finetune
+
+PROBE = "probe"
+
+
+def finetune_all(
+    data: DataSection, teacher: TeacherSection, out: PathLike
+) -> tuple[RunInfo, Sweep | None]:
+    """Fine-tune, and, where the section asks for the guard, train what it is compared with.
+
+    Args:
+        data: the images.
+        teacher: what is trained; ``guard`` and ``seeds`` say what beside it.
+        out: folder of the run.
+
+    Returns:
+        What the run says of itself, and the comparison; ``None`` without the guard.
+
+    Raises:
+        RecipeError: there is nothing to guard against: the model starts from random weights.
+        EdgexferError: as ``finetune`` raises it; what was trained before is kept.
+    """
+    if not teacher.guard:
+        if teacher.seeds > 1:
+            raise RecipeError(
+                f"teacher.seeds is {teacher.seeds}, but there is nothing to compare",
+                "add --guard, or leave out --seeds",
+            )
+        return finetune(data, teacher, out), None
+    if not (teacher.model.pretrained or teacher.model.weights):
+        raise RecipeError(
+            "teacher.guard is set, but nothing is transferred: the first weights are random",
+            "add --pretrained or --weights FILE, or leave out --guard",
+        )
+    here = Path(out)
+    folder = beside(here, "guard")
+    infos: dict[Training, RunInfo] = {}
+    first = teacher.train.seed
+    # Seed by seed, so that an interrupted guard has whole comparisons.
+    for seed in range(first, first + teacher.seeds):
+        for arm, section in _arms(teacher).items():
+            place = folder / arm / f"seed-{seed}"
+            training = Training(
+                arm, seed, here if (arm, seed) == (teacher.strategy, first) else place
+            )
+            train = replace(section.train, seed=seed)
+            infos[training] = finetune(data, replace(section, train=train), training.place)
+    info = next(iter(infos.values()))
+    # One of several processes of a training has no results; the leader speaks for all.
+    if not all(each.result for each in infos.values()):
+        return info, None
+    sweep = summarise(folder, infos, teacher.model.name, SCRATCH)
+    write_sweep(make_dir(folder), sweep)
+    return info, sweep
+
+
+def refuse_harm(sweep: Sweep | None, out: PathLike) -> None:
+    """Stop where the source weights are shown to hurt.
+
+    Raises:
+        GateError: the strategy is worse than the same model from scratch, beyond the interval.
+    """
+    gain = sweep.arms[0].gain if sweep is not None else None
+    if sweep is None or gain is None or gain.verdict != "hurts":
+        return
+    raise GateError(
+        f"{out}: negative transfer: {sweep.arms[0].name} is {-gain.gain_pt:.2f} points below the "
+        f"same model from scratch (95 % interval {-gain.high_pt:.2f} to {-gain.low_pt:.2f})",
+        f"use {beside(Path(out), 'guard') / SCRATCH}, other source weights, or a larger "
+        "train.backbone_lr; `edgexfer advise` compares sources",
+    )
+
+
+def _arms(teacher: TeacherSection) -> dict[str, TeacherSection]:
+    """Return the strategy itself, a probe where it is none, and the same model from scratch."""
+    alone = replace(teacher, guard=False, seeds=1)
+    without = replace(alone.model, weights=None, pretrained=False)
+    # A rate below 1 protects what was learned before; there is nothing of the kind.
+    train = replace(alone.train, backbone_lr=1.0, layer_decay=1.0)
+    return {
+        teacher.strategy: alone,
+        PROBE: replace(alone, strategy=PROBE, strategy_options={})
+        if teacher.strategy != PROBE
+        else alone,
+        SCRATCH: replace(alone, strategy=SCRATCH, strategy_options={}, model=without, train=train),
+    }
