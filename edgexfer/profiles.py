@@ -28,8 +28,8 @@ _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # Facts of a machine that hold tomorrow too.
 _LASTING = (
-    *("board", "cpu", "cpu_flags", "cores", "memory_bytes", "cache_mib", "max_mhz", "os", "l4t"),
-    "glibc",
+    *("board", "soc", "cpu", "cpu_flags", "cores", "memory_bytes", "cache_mib", "max_mhz", "gpus"),
+    *("os", "l4t", "jetpack", "glibc", "page_bytes"),
 )
 # CPU flags of instructions that multiply and add uint8 by int8 without saturating.
 _DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}

@@ -1,39 +1,20 @@
-"""What ``edgexfer doctor`` looks at."""
+"""What ``edgexfer doctor`` looks at on the host alone; ``bench/checkup`` looks at any machine."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
 
+from edgexfer.bench.checkup import Finding, check_up
 from edgexfer.core.backend import BACKENDS, get_backend
 from edgexfer.core.errors import BackendError
-from edgexfer.core.files import free_bytes
 
 BASE = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino", "nncf", "scikit-learn")
 OPTIONAL_BACKENDS = ("tensorrt",)
-WANTED_FREE_BYTES = 5_000_000_000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what it is.
-        status: ``ok``, ``note`` (works without it) or ``missing``.
-        detail: version or reason.
-        fix: command that mends it; empty where nothing need be done.
-    """
-
-    name: str
-    status: str
-    detail: str
-    fix: str = ""
 
 
 def examine() -> list[Finding]:
-    """Look at packages, backends, accelerator and disk of this machine."""
-    return [*_packages(), *_backends(), _accelerator(), _disk()]
+    """Look at packages, backends and accelerator of this machine, and at the machine itself."""
+    return [*_packages(), *_backends(), _accelerator(), *check_up()]
 
 
 def _packages() -> list[Finding]:
@@ -68,10 +49,3 @@ def _accelerator() -> Finding:
     if torch.cuda.is_available():
         return Finding("GPU", "ok", torch.cuda.get_device_name(0))
     return Finding("GPU", "note", "none that torch can use; training runs on the CPU")
-
-
-def _disk() -> Finding:
-    free = free_bytes(".")
-    if free < WANTED_FREE_BYTES:
-        return Finding("disk", "note", f"{free / 1e9:.1f} GB free here", "free some space")
-    return Finding("disk", "ok", f"{free / 1e9:.0f} GB free here")
