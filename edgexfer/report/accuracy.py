@@ -187,12 +187,12 @@ def _subjects(rows: Sequence[Row]) -> list[Subject]:
             artefact = row.record.artefact.get("sha256"), row.artefact
             same.setdefault((artefact, accuracy.predictions), []).append(row)
     found = [Subject(tuple(of), of[0].record.accuracy) for of in same.values()]  # type: ignore[arg-type]
-    return sorted(found, key=lambda s: (s.row.role != "teacher", not _is_fp32(s)))
+    return sorted(found, key=lambda s: (not _is_teacher(s), not _is_fp32(s)))
 
 
 def _hops(subjects: Sequence[Subject], labels: np.ndarray[Any, Any]) -> Iterable[Hop]:
     """Yield teacher to student and FP32 to each other precision, of each bundle and target."""
-    teacher = next((s for s in subjects if s.row.role == "teacher"), None)
+    teacher = next((s for s in subjects if _is_teacher(s)), None)
     for subject in subjects:
         if subject is teacher:
             continue
@@ -240,6 +240,12 @@ def _fp32_of(subject: Subject, subjects: Sequence[Subject]) -> Subject | None:
 
 def _is_fp32(subject: Subject) -> bool:
     return bool(subject.row.record.artefact.get("precision") == "fp32")
+
+
+def _is_teacher(subject: Subject) -> bool:
+    """Say whether it is the teacher: by its role, else by its backend, which nothing else takes."""
+    torch = subject.row.record.artefact.get("backend") == "torch"
+    return subject.row.role == "teacher" or (not subject.row.role and torch)
 
 
 def _name(subject: Subject) -> str:

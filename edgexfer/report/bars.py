@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgexfer.core.record import Record
+from edgexfer.report import words
 from edgexfer.report.draw import HATCHES, INK, PAPER, SERIES, WIDTH, chart
 from edgexfer.report.rows import Row, value_of
 
@@ -152,7 +153,7 @@ def _draw(bars: Bars) -> str:
             )
             left = [a + b for a, b in zip(left, lengths, strict=True)]
         for place, total in enumerate(totals):
-            text = f"{'→ ' if total > end else ''}{total:.3g}"
+            text = f"{'→ ' if total > end else ''}{words.significant(total)}"
             at = (min(total, end), place)
             offset = (4, 0)
             axes.annotate(text, at, offset, textcoords="offset points", va="center", color=INK)

@@ -238,13 +238,15 @@ def _point(axes: Axes, row: Row, colour: str) -> None:
 
 def _letters(axes: Axes, rows: Sequence[Row], slots: dict[str, int]) -> None:
     """Write each point's letter above its bar, higher where its left neighbour is near."""
-    last, level = -math.inf, 0
+    last, level, height = -math.inf, 0, -math.inf
     for row in sorted(rows, key=lambda r: r.pace_ns or 0):
-        at = ((row.pace_ns or 0) / 1e6, row.record.accuracy.high_pct if row.record.accuracy else 0)
-        share = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
-        level = (level + 1) % 3 if share - last < 0.04 else 0
-        last = share
-        letter(axes, row.key, at, SERIES[slots[row.key]], (0, 4 + 10 * level))
+        x = (row.pace_ns or 0) / 1e6
+        own = row.record.accuracy.high_pct if row.record.accuracy else 0.0
+        share = axes.transAxes.inverted().transform(axes.transData.transform((x, own)))[0]
+        near = share - last < 0.04
+        level = (level + 1) % 3 if near else 0
+        last, height = share, max(own, height) if near else own
+        letter(axes, row.key, (x, height), SERIES[slots[row.key]], (0, 4 + 10 * level))
 
 
 def _staircase(front: Sequence[Row]) -> tuple[list[float], list[float]]:

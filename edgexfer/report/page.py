@@ -144,7 +144,7 @@ def _environment() -> Environment:
         rate=lambda value: words.MISSING if value is None else words.significant(value),
         heat=lambda share: round(10 * (1 - share)),
         tied=words.tied,
-        chart=Markup,
+        made_here=Markup,
     )
     return environment
 
@@ -174,7 +174,11 @@ def _summary(found: Found) -> str:
     kinds = ((found.runs, "run"), (found.bundles, "bundle"), (found.records, "record"))
     counts = [words.count(len(of), name) for of, name in kinds if of]
     stamps = sorted(f.record.created_utc for f in found.records if f.record.created_utc)
-    when = f"; measured {stamps[0]}" if stamps else ""
-    if stamps and stamps[-1] != stamps[0]:
-        when += f" to {stamps[-1]}"
+    moments = dict.fromkeys(_moment(stamp) for stamp in (*stamps[:1], *stamps[-1:]))
+    when = f"; measured {' to '.join(moments)}" if stamps else ""
     return (words.joined(counts) or words.count(len(found.sweeps), "sweep")) + when
+
+
+def _moment(stamp: str) -> str:
+    """Return an ISO 8601 time in UTC to the minute, as people write it."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") else stamp

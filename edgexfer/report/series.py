@@ -96,7 +96,8 @@ def draw_course(row: Row, slot: int) -> str | None:
 
     The processes stand one after another, parted by a line. Where there are more inferences than
     the drawing has room for, a line joins the medians of neighbours and a band reaches from the
-    fastest to the slowest, so that no outlier is lost.
+    fastest to the slowest. The axis ends where it would show the outliers alone; those stand as
+    marks at its top, so that none is lost.
 
     Returns:
         An ``<svg>`` element; ``None`` where the record has no samples.
@@ -107,6 +108,7 @@ def draw_course(row: Row, slot: int) -> str | None:
     starts = list(accumulate(map(_seconds, ordered), initial=0.0))
     placed = list(zip(starts, ordered, strict=False))
     wanted = (("MHz", _clock), ("°C", _heat))
+    end = _top(ordered)
     below = [(unit, read) for unit, read in wanted if any(read(p.sensors).at for p in ordered)]
 
     def draw(figure: Figure) -> None:
@@ -115,8 +117,11 @@ def draw_course(row: Row, slot: int) -> str | None:
         top, *others = [line[0] for line in grid]
         for start, process in placed:
             _latencies(top, process, start, SERIES[slot], _BINS // len(ordered))
-        top.set_ylabel("latency, ms")
-        top.set_ylim(bottom=0)
+            at = _at(process)
+            far = [start + at[i] for i, ns in enumerate(process.infer_ns) if ns / 1e6 > end]
+            top.plot(far, [0.97 * end] * len(far), "^", color=SERIES[slot], markersize=3)
+        top.set_ylabel("ms")
+        top.set_ylim(0, end)
         for axes, (unit, read) in zip(others, below, strict=True):
             for start, process in placed:
                 line = read(process.sensors)
@@ -156,6 +161,12 @@ def _at(process: ProcessRun) -> Sequence[float]:
 
 def _seconds(process: ProcessRun) -> float:
     return max(_at(process)[-1] + process.infer_ns[-1] / 1e9, 1e-9)
+
+
+def _top(processes: Sequence[ProcessRun]) -> float:
+    """Return where the axis of latencies ends, in ms: above all but the slowest 0.5 %."""
+    ordered = sorted(ns for p in processes for ns in p.infer_ns)
+    return max(1.3 * ordered[int(0.995 * (len(ordered) - 1))], 1.6 * median(ordered)) / 1e6
 
 
 def _latencies(axes: Axes, process: ProcessRun, start: float, colour: str, bins: int) -> None:

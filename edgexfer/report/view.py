@@ -118,14 +118,18 @@ def sweep_parts(found: Found) -> list[SweepPart]:
     return parts
 
 
+def grouped(found: Found) -> list[Group]:
+    """Return the records that were found in groups that may be ranked, each with its role."""
+    return group_rows(Row("", f.record, _role(found, f.record)) for f in found.records)
+
+
 def make_sections(found: Found) -> tuple[list[Section], dict[str, int]]:
     """Group the records, judge and draw each group.
 
     Returns:
         The sections, and the palette's slot of each row's key.
     """
-    rows = (Row("", f.record, _role(found, f.record)) for f in found.records)
-    groups = group_rows(rows)
+    groups = grouped(found)
     # Colours start anew with each group, so that neighbours in a chart differ.
     slots = {r.key: slot_of(n) for g in groups for n, r in enumerate(g.rows)}
     sections = [_section(found, number, group, slots) for number, group in enumerate(groups, 1)]
@@ -215,8 +219,8 @@ def absent(sections: Sequence[Section]) -> list[dict[str, str]]:
 def _role(found: Found, record: Record) -> str:
     """Say which part a record's model plays, where the trip's folders or the bundle's name say."""
     place = found.bundle_of(record)
-    role = place.role if place else str(record.bundle.get("name", ""))
-    return role if role in ROLE_ORDER else ""
+    names = (place.role if place else "", str(record.bundle.get("name", "")))
+    return next((name for name in names if name in ROLE_ORDER), "")
 
 
 def _section(found: Found, number: int, group: Group, slots: dict[str, int]) -> Section:
