@@ -175,6 +175,26 @@ def report_of_a_damaged_record(p: Place) -> list[str]:
     return ["report", str(place), "-o", str(p.here / "report.html")]
 
 
+def report_of_a_record_of_another_schema(p: Place) -> list[str]:
+    place = p.here / "record.json"
+    place.write_text('{"schema": "edgexfer.bench/1", "status": "ok"}')
+    return ["report", str(place), "-o", str(p.here / "report.html")]
+
+
+def report_below_a_file(p: Place) -> list[str]:
+    (p.here / "taken").write_text("mine")
+    return ["report", str(p.bundle), "-o", str(p.here / "taken" / "report.html")]
+
+
+def report_over_another_s_notes(p: Place) -> list[str]:
+    (p.here / "notes.md").write_text("mine")
+    return ["report", str(p.bundle), "-o", str(p.here / "notes.html")]
+
+
+def report_as_markdown(p: Place) -> list[str]:
+    return ["report", str(p.bundle), "-o", str(p.here / "report.md")]
+
+
 def init_over_a_file(p: Place) -> list[str]:
     (p.here / "recipe.yaml").write_text("mine")
     argv = ["init", str(p.pictures), "--target", "x86-openvino"]
