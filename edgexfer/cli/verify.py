@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edgexfer.cli.machines import fleet_of, machine_options
 from edgexfer.cli.options import json_option
 
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@machine_options
 @json_option
-def command(bundle: Path, as_json: bool) -> int:
-    """Check hashes, preprocess and golden outputs on this machine; exit 1 if an artefact differs.
+def command(bundle: Path, as_json: bool, **given: Any) -> int:
+    """Check hashes, preprocess and golden outputs on a machine; exit 1 if an artefact differs.
 
     Examples:
       edgexfer verify bundle
+      edgexfer verify bundle --on ssh:pi5
       python3 bundle/edgexfer.pyz verify bundle        # on a board, nothing installed
     """
     import json
@@ -24,10 +28,15 @@ def command(bundle: Path, as_json: bool) -> int:
     from edgexfer.core.codec import encode
     from edgexfer.remote.verify import verify
 
-    findings = verify(bundle)
+    fleet = fleet_of(given)
+    found = {str(m): verify(bundle, transport=fleet.reach(m)) for m in fleet.machines}
+    several = len(found) > 1
     if as_json:
-        click.echo(json.dumps(encode(findings), indent=2))
+        document = encode(found if several else next(iter(found.values())))
+        click.echo(json.dumps(document, indent=2))
     else:
-        for finding in findings:
-            click.echo(f"{finding.status:8}{finding.name}  {finding.detail}")
-    return 1 if any(f.status == "failed" for f in findings) else 0
+        for machine, findings in found.items():
+            before = f"{machine}: " if several else ""
+            for finding in findings:
+                click.echo(f"{before}{finding.status:8}{finding.name}  {finding.detail}")
+    return int(any(f.status == "failed" for findings in found.values() for f in findings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -33,8 +34,10 @@ def verify(bundle: Path, *, transport: Callable[[Path], Transport] = Local) -> l
         BackendError: the device side does not run there.
     """
     verify_files(bundle)
-    with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
-        way = transport(Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch,
+        contextlib.closing(transport(Path(scratch))) as way,
+    ):
         program = [*way.python, way.push(pack_device_side(Path(scratch) / "edgexfer.pyz"))]
         done = way.run([*program, "verify", way.push(bundle), "--json"], timeout_s=LIMIT_S)
         # A finding that failed ends with code 1, and is an answer all the same.

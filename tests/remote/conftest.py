@@ -54,7 +54,7 @@ class Wire:
         self._flows = True
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
-        self.connections = 0
+        self.connections = self.carried = 0
         #: Bytes towards the board until the wire cuts itself; ``None`` for never.
         self.cut_after: int | None = None
 
@@ -106,6 +106,7 @@ class Wire:
                     time.sleep(_TURN_S)
 
     def _is_spent(self, count: int) -> bool:
+        self.carried += count
         if self.cut_after is not None:
             self.cut_after -= count
             if self.cut_after < 0:
