@@ -179,3 +179,13 @@ def test_a_student_that_cannot_be_trained_is_refused_before_its_teacher_is(
     with pytest.raises(RecipeError, match=what):
         run_recipe(tiny(tmp_path, override), tmp_path / "trip")
     assert not (tmp_path / "trip").exists()
+
+
+def test_losses_are_not_compared_where_nobody_teaches(tmp_path: Path) -> None:
+    alone = tiny(tmp_path, "teacher=null", "student.control=false", "student.loss='kd,dkd'")
+    with pytest.raises(
+        RecipeError, match="compares losses, but the recipe has no teacher"
+    ) as caught:
+        run_recipe(alone, tmp_path / "trip")
+    assert "add a teacher" in caught.value.fix
+    assert not (tmp_path / "trip").exists()

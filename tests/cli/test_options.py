@@ -136,3 +136,15 @@ def test_a_list_has_commas_between_its_values() -> None:
     assert seen["assistants"] == ("a", "b")
     with pytest.raises(click.BadParameter, match="'1x' is not a valid integer"):
         command.main(["--milestones", "1x"], standalone_mode=False)
+
+
+def test_the_help_of_a_flag_says_its_default() -> None:
+    @click.command()
+    @section_options(TrainSection)
+    def verb(**_: Any) -> None:
+        """Take the options and do nothing with them."""
+
+    texts = {p.name: str(getattr(p, "help", "")) for p in verb.params}
+    assert texts["nesterov"].endswith("[default: nesterov]")
+    assert texts["decay_all"].endswith("[default: no-decay-all]")
+    assert "[default:" not in texts["patience"]

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from edgexfer.core.rundir import RunDir
 from edgexfer.models.freeze import freeze_backbone
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
 from edgexfer.training.objective import cross_entropy
-from edgexfer.training.stage import build_model, images_of, make_feed, make_job, open_data
+from edgexfer.training.stage import (
+    build_model,
+    images_of,
+    make_feed,
+    make_job,
+    open_data,
+    train_along,
+)
 from tests.pictures import write_folder
 
 pytestmark = pytest.mark.torch
@@ -44,3 +52,22 @@ def test_a_job_trains_what_is_not_frozen(run: RunDir, tmp_path: Path) -> None:
     assert len(trained) == sum(p.requires_grad for p in built.model.parameters())
     assert {group["lr"] for group in job.groups} == {0.25}
     assert (job.title, job.frozen, job.auxiliary) == (f"{run.info.kind} resnet8", [], None)
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_what_is_trained_along_decays_as_the_model_does(
+    run: RunDir, tmp_path: Path, decay_all: bool
+) -> None:
+    data = DataSection(str(write_folder(tmp_path / "pictures")))
+    dataset = open_data(data)
+    built = build_model(ModelSection("resnet8", size=16), 3, 0)
+    train = TrainSection(lr=0.25, weight_decay=0.5, decay_all=decay_all)
+    feed = make_feed(data, dataset, built.preprocess, train)
+    val = images_of(data, dataset, "val", built.preprocess)
+    job = make_job(run, built, train, feed, val, cross_entropy())
+    layer = nn.Linear(4, 2)
+    train_along(job, layer, "projectors")
+    decays = {id(p): g["weight_decay"] for g in job.groups for p in g["params"]}
+    assert job.auxiliary is layer
+    assert decays[id(layer.weight)] == 0.5
+    assert decays[id(layer.bias)] == (0.5 if decay_all else 0.0)
