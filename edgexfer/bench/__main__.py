@@ -10,18 +10,11 @@ import argparse
 import json
 import platform
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import List, Optional
 
-from edgexfer.backends._trtexec import TRTEXEC, Timing
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
-from edgexfer.bench.device import facts
 from edgexfer.bench.job import Job, Result, import_numpy, read_job
-from edgexfer.bench.stall import die_with_parent
-from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
-from edgexfer.bench.targets import artefacts_for
 from edgexfer.core.bundle import get_artefact, verify_files
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import EdgexferError, InputError
@@ -71,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     trtexec = verbs.add_parser("trtexec", help="time TensorRT artefacts with the board's trtexec")
     trtexec.add_argument("bundle", type=Path)
     trtexec.add_argument("--artefact", help="only this one; without it, all that are for TensorRT")
-    trtexec.add_argument("--tool", default=TRTEXEC, help="path of trtexec")
+    trtexec.add_argument("--tool", help="path of trtexec; else the one of JetPack")
     trtexec.add_argument("--seconds", type=_count, default=10, help="least time that each measures")
     trtexec.add_argument("--transfers", action="store_true", help="copy in- and outputs each time")
     trtexec.add_argument("--out", type=Path, help="folder; else BUNDLE-bench")
@@ -100,6 +93,11 @@ def _count(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
+    from edgexfer.bench.targets import artefacts_for
+
     manifest = verify_files(args.bundle)
     named = get_artefact(manifest, args.artefact) if args.artefact else None
     targets = None if named is None else [named.target]
@@ -139,6 +137,8 @@ def _execute(job: Job, scratch: Path) -> Result:
     """Do a job in a fresh process of this very program."""
     asked, answer = scratch / f"job-{job.order}.json", scratch / f"result-{job.order}.json"
     write_json(asked, encode(job))
+    import zipfile
+
     program = [sys.argv[0]] if zipfile.is_zipfile(sys.argv[0]) else ["-m", "edgexfer.bench"]
     argv = [sys.executable, *program, "bench", str(asked), "--out", str(answer)]
     return result_of(job, run_child(argv, JOB_LIMIT_S), answer, JOB_LIMIT_S)
@@ -169,6 +169,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _trtexec(args: argparse.Namespace) -> int:
+    from edgexfer.backends._trtexec import TRTEXEC, Timing
+    from edgexfer.bench.suite import refuse_inside
     from edgexfer.bench.trtexec import try_artefact
 
     manifest = verify_files(args.bundle)
@@ -181,7 +183,7 @@ def _trtexec(args: argparse.Namespace) -> int:
     refuse_inside(out, [args.bundle])
     timing = Timing(seconds=args.seconds, transfers=args.transfers)
     for artefact in artefacts:
-        trial = try_artefact(args.bundle, manifest, artefact, args.tool, timing)
+        trial = try_artefact(args.bundle, manifest, artefact, args.tool or TRTEXEC, timing)
         path = make_dir(out) / f"{artefact.name}-trtexec.json"
         write_json(path, encode(trial))
         parts = [f"{path}  GPU compute p50 {median(trial.compute_ns) / 1e6:.3f} ms"]
@@ -190,9 +192,10 @@ def _trtexec(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    die_with_parent()
     from edgexfer.bench.run import run_job
+    from edgexfer.bench.stall import die_with_parent
 
+    die_with_parent()
     result = run_job(read_job(args.job))
     write_json(args.out, encode(result))
     if result.failure is None:
@@ -211,6 +214,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace) -> int:  # noqa: ARG001
+    from edgexfer.bench.device import facts
+
     sys.stdout.write(json.dumps(facts(), indent=2) + "\n")
     return 0
 

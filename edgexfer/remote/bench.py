@@ -35,7 +35,7 @@ from edgexfer.core.files import (
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import write_record
 from edgexfer.recipe import BenchSection
-from edgexfer.remote.pack import pack_device_side
+from edgexfer.remote.pack import pack_device_side, write_launcher
 from edgexfer.remote.transport import SESSION, Local, Transport, checked
 
 PROBE_LIMIT_S = 60.0
@@ -117,7 +117,9 @@ def bench_each(bundles: Sequence[Path], out: Path, how: How) -> Iterator[tuple[i
         contextlib.closing(how.transport(scratch)) as way,
     ):
         packed = pack_device_side(scratch / "edgexfer.pyz")
-        program = [*way.python, way.push(packed)]
+        here = type(way) is Local
+        entry = write_launcher(scratch / "device_side.py") if here else packed
+        program = [*way.python, way.push(entry)]
         facts = json.loads(checked(way.run([*program, "facts"], timeout_s=PROBE_LIMIT_S), way))
         subjects = [
             subject

@@ -49,6 +49,20 @@ def pack_device_side(out: PathLike) -> Path:
     return Path(out)
 
 
+def write_launcher(out: PathLike) -> Path:
+    """Write a program that starts the device side from this very package, and return its path.
+
+    For processes on this machine: they find the package compiled, which a zip never is.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    parent = str(Path(edgexfer.__file__).parent.parent)
+    start = f"import sys\n\nsys.path.insert(0, {parent!r})\n"
+    write_atomic(out, start + "from edgexfer.bench.__main__ import main\n\nsys.exit(main())\n")
+    return Path(out)
+
+
 def _sources() -> Iterator[tuple[str, bytes]]:
     package = Path(edgexfer.__file__).parent
     yield "edgexfer/__init__.py", (package / "__init__.py").read_bytes()

@@ -35,7 +35,7 @@ def test_every_artefact_gets_a_record_and_none_loads_torch(tmp_path: Path) -> No
     paths = bench_bundle(bundle, targets=None, section=FAST, out=tmp_path / "out")
     records = [read_record(path) for path in paths]
     assert [path.stem for path in paths] == [a.name for a in read_manifest(bundle).artefacts]
-    assert {record.status for record in records} <= {"ok", "partial"}
+    assert "failed" not in {record.status for record in records}
     assert [r.active["loaded"] for r in records] == [
         [],
         ["onnxruntime"],
@@ -53,7 +53,7 @@ def test_the_eager_reference_loads_torch_and_nothing_beside_it(tmp_path: Path) -
     bundle = make_bundle(tmp_path / "bundle", ["torch-fp32"])
     (path,) = bench_bundle(bundle, targets=["x86-torch"], section=ONCE, out=tmp_path / "out")
     record = read_record(path)
-    assert record.status in ("ok", "partial"), record.reasons
+    assert record.status != "failed", record.reasons
     assert record.active["loaded"] == ["torch"]
     assert record.active["provider"] == "torch eager, CPU"
 
@@ -69,7 +69,7 @@ def test_one_bad_artefact_is_a_record_and_stops_no_other(tmp_path: Path) -> None
     assert "ONNX Runtime cannot load it" in record.reasons[0]
     assert "fix: " in record.reasons[0]
     assert record.processes == ()
-    assert read_record(good).status in ("ok", "partial")
+    assert read_record(good).status != "failed"
 
 
 def test_wrong_golden_outputs_make_a_failed_record(tmp_path: Path) -> None:
@@ -158,4 +158,4 @@ def test_an_interrupt_keeps_the_records_that_are_complete(tmp_path: Path) -> Non
         bench_bundle(bundle, targets=None, section=long, out=out)
     assert caught.value.exit_code == 130
     (path,) = out.glob("*.json")
-    assert read_record(path).status in ("ok", "partial")
+    assert read_record(path).status != "failed"
