@@ -65,7 +65,9 @@ def disk_errors(path: PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         full = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-        if error.errno in full:
+        # Where a write comes out short, numpy raises an error of its own, without a number.
+        short = error.errno is None and "requested and" in str(error)
+        if error.errno in full or short:
             free = free_bytes(path)
             raise DiskError(
                 f"{path}: no room left to write ({free / 1e6:.0f} MB free)",

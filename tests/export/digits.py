@@ -64,24 +64,31 @@ def make_run(place: Path, *, epochs: int = 3) -> Path:
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
+    return write_run(place, model, (NAME, origin), PREPROCESS, DataSection("digits"))
+
+
+def write_run(
+    place: Path,
+    model: nn.Module,
+    name_and_origin: tuple[str, str],
+    preprocess: Preprocess,
+    data: DataSection,
+) -> Path:
+    """Write the folder of a finished training, and return it."""
+    name, origin = name_and_origin
+    dataset = open_dataset(data.path)
     place.mkdir(parents=True, exist_ok=True)
     save_model(
         place,
         model.eval(),
-        name=NAME,
+        name=name,
         classes=dataset.classes,
-        preprocess=PREPROCESS,
+        preprocess=preprocess,
         origin=origin,
         options={},
     )
-    info = RunInfo(
-        SCHEMA,
-        "finetune",
-        "done",
-        {"model": {"name": NAME}},
-        encode(DataSection("digits")),
-        dataset.fingerprint,
-    )
+    config = {"model": {"name": name}}
+    info = RunInfo(SCHEMA, "finetune", "done", config, encode(data), dataset.fingerprint)
     write_json(place / INFO, encode(info))
     return place
 

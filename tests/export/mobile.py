@@ -7,16 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgexfer.core.codec import encode
-from edgexfer.core.files import write_json
 from edgexfer.core.preprocess import Preprocess
-from edgexfer.core.rundir import INFO, SCHEMA, RunInfo
 from edgexfer.data.dataset import open_dataset
 from edgexfer.data.images import load_images
 from edgexfer.models.create import create_model
 from edgexfer.models.normalise import PixelModel
-from edgexfer.models.store import save_model
 from edgexfer.recipe import DataSection
+from tests.export.digits import write_run
 from tests.pictures import write_folder
 
 NAME = "mobilenetv3_small_100"
@@ -47,24 +44,4 @@ def mobile_run(base: Path) -> Path:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    place = base / "mobile-run"
-    place.mkdir()
-    save_model(
-        place,
-        model.eval(),
-        name=NAME,
-        classes=dataset.classes,
-        preprocess=PREPROCESS,
-        origin=origin,
-        options={},
-    )
-    info = RunInfo(
-        SCHEMA,
-        "finetune",
-        "done",
-        {"model": {"name": NAME}},
-        encode(data),
-        dataset.fingerprint,
-    )
-    write_json(place / INFO, encode(info))
-    return place
+    return write_run(base / "mobile-run", model, (NAME, origin), PREPROCESS, data)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from edgexfer.core.errors import BundleError, DiskError
 from edgexfer.export.publish import find_same, making
+from edgexfer.export.stage import export
+from edgexfer.recipe import ExportSection
 
 
 def names(folder: Path) -> list[str]:
@@ -99,3 +102,18 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "bundle").write_text("x")
     with pytest.raises(BundleError, match="is a file, not a folder"):
         find_same(tmp_path / "bundle", "r")
+
+
+@pytest.mark.parametrize("limit", [5_000, 40_000], ids=["in the images", "in the models"])
+def test_a_disk_that_fills_half_way_leaves_no_bundle(limit: int, run: Path, tmp_path: Path) -> None:
+    section = ExportSection(targets=("x86-onnxruntime",), precision="fp32", evaluation_images=20)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DiskError) as caught:
+            export(run, section, tmp_path / "bundle")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(tmp_path / "bundle") in caught.value.what
+    assert "free some space" in caught.value.fix
+    assert names(tmp_path) == []
