@@ -15,6 +15,7 @@ from edgexfer.bench.power import Part, energy
 from edgexfer.bench.scenarios import TOLERANCE, keeps
 from edgexfer.bench.sensors import throttling
 from edgexfer.bench.steady import clock_faults, complaints
+from edgexfer.core.codec import encode
 from edgexfer.core.pooled import pooled_quantile, pooled_quantiles
 from edgexfer.core.record import (
     Energy,
@@ -70,6 +71,27 @@ def analyse(record: Record) -> Record:
     done = replace(record, **figures, absent=absent)  # type: ignore[arg-type]
     status, reasons = judge(done)
     return replace(done, status=status, reasons=reasons, warnings=_warnings(done))
+
+
+def differing(stored: Record, rebuilt: Record) -> List[str]:
+    """Name what differs between a record and what ``analyse`` made of it, such as ``latency.p90``.
+
+    Args:
+        stored: as it was read.
+        rebuilt: what its raw part gives.
+    """
+    one, other = encode(stored), encode(rebuilt)
+    found = []
+    for name in other:
+        parts = (one[name], other[name])
+        if parts[0] == parts[1]:
+            continue
+        if all(isinstance(part, dict) for part in parts):
+            keys = dict.fromkeys([*parts[0], *parts[1]])
+            found += [f"{name}.{k}" for k in keys if parts[0].get(k) != parts[1].get(k)]
+        else:
+            found.append(name)
+    return found
 
 
 def judge(record: Record) -> Tuple[str, Tuple[str, ...]]:

@@ -6,6 +6,7 @@ command line as a child. Nothing here imports numpy or a runtime.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -129,6 +130,8 @@ def run_suite(
             that failed.
     """
     cells = [_Cell(subject, settings.processes) for subject in subjects]
+    # Tells which records were measured side by side, so that their processes can be paired.
+    suite = os.urandom(8).hex()
     order = interleave(len(cells), settings.processes, settings.seed)
     for place, index in enumerate(order):
         cell = cells[index]
@@ -154,10 +157,12 @@ def run_suite(
         cell.results.append(execute(job))
         cell.missing -= 1
         if cell.has_failed() or not cell.missing:
-            yield cell.subject, make_record(cell.subject, settings, cell.results)
+            yield cell.subject, make_record(cell.subject, settings, cell.results, suite)
 
 
-def make_record(subject: Subject, settings: Settings, results: Sequence[Result]) -> Record:
+def make_record(
+    subject: Subject, settings: Settings, results: Sequence[Result], suite: str
+) -> Record:
     """Put the results of one artefact's processes together, and work out their figures."""
     failures = [f"{r.failure.what}; fix: {r.failure.fix}" for r in results if r.failure is not None]
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
@@ -178,6 +183,7 @@ def make_record(subject: Subject, settings: Settings, results: Sequence[Result])
             settings={
                 **encode(settings),
                 "warmup_s": settings.warmup_s,
+                "suite": suite,
                 # Every process has just hashed the artefact's files, or the one before has read it.
                 "page_cache": "warm",
             },

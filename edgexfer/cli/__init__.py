@@ -31,6 +31,7 @@ VERBS = (
     "lint",
     "verify",
     "bench",
+    "compare",
     "predict",
     "report",
     "profiles",

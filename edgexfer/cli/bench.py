@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgexfer.cli.gates import check_gates, gate_options, read_gates
 from edgexfer.cli.machines import fleet_of, machine_options
 from edgexfer.cli.options import (
     beside,
@@ -16,6 +18,9 @@ from edgexfer.cli.options import (
     split_targets,
 )
 from edgexfer.recipe import BenchSection
+
+if TYPE_CHECKING:
+    from edgexfer.core.record import Record
 
 
 @click.command("bench")
@@ -43,7 +48,14 @@ from edgexfer.recipe import BenchSection
     type=click.Path(path_type=Path),
     help="Folder for the records, or record.json.  [default: BUNDLE-bench]",
 )
+@click.option(
+    "--reanalyse",
+    is_flag=True,
+    help="Measure nothing: make every figure of a record again from its raw samples, and say "
+    "which differ; --out FILE keeps what was made.",
+)
 @section_options(BenchSection)
+@gate_options
 @machine_options
 @json_option
 def command(
@@ -51,6 +63,9 @@ def command(
     target: str | None,
     out: Path | None,
     as_json: bool,
+    reanalyse: bool,
+    gate: str | None,
+    junit: Path | None,
     **given: Any,
 ) -> None:
     """Measure each artefact in fresh processes, interleaved, with accuracy on the bundle's images.
@@ -63,16 +78,23 @@ def command(
       edgexfer bench model.onnx --runtime onnxruntime,openvino --precision fp32,bf16
       edgexfer bench bundle --scenario server --latency-bound-ms 20
       edgexfer bench bundle --target x86-openvino --threads 2 --out record.json
+      edgexfer bench bundle --gate 'latency_p90_ms<8,top1_drop_pt<0.5' --junit gates.xml
+      edgexfer bench --reanalyse record.json
       edgexfer bench bundle --on ssh:pi5,ssh:nano,local
       edgexfer report bundle bundle-bench
     """
     from edgexfer.bench.bare import Wish
+    from edgexfer.bench.gate import judge_records
     from edgexfer.cli.show import show_records
     from edgexfer.core.progress import Progress
     from edgexfer.core.record import read_record
     from edgexfer.remote.bench import How
     from edgexfer.remote.fleet import bench_on
 
+    gates = read_gates(gate, junit)
+    if reanalyse:
+        _again(bundle, out)
+        return
     targets = None if target is None else split_targets(target)
     section = make_section(BenchSection, given)
     place = out or beside(bundle, "-bench")
@@ -87,7 +109,47 @@ def command(
         records = [records[0].replace(place)]
         if not any(folder.iterdir()):
             folder.rmdir()
-    show_records([read_record(path) for path in records], records, as_json=as_json)
+    found = [read_record(path) for path in records]
+    if len(found) == 1:  # its reason is the error, and says all that a table would
+        _refuse_failed(bundle, found)
+    show_records(found, records, as_json=as_json)
+    _refuse_failed(bundle, found)
+    check_gates(judge_records(found, gates), junit, str(bundle))
+
+
+def _refuse_failed(bundle: Path, records: Sequence[Record]) -> None:
+    """Let a benchmark fail of which nothing could be measured.
+
+    Raises:
+        BackendError: with the first reason.
+    """
+    from edgexfer.core.errors import BackendError
+
+    if all(record.status == "failed" for record in records):
+        what, _, fix = records[0].reasons[0].partition("; fix: ")
+        raise BackendError(f"{bundle}: nothing could be measured: {what}", fix)
+
+
+def _again(place: Path, out: Path | None) -> None:
+    """Rebuild a record from its samples, and say what differs from what it says.
+
+    Raises:
+        GateError: a figure does not follow from the samples.
+    """
+    from edgexfer.bench.analyse import analyse, differing
+    from edgexfer.core.errors import GateError
+    from edgexfer.core.record import read_record, write_record
+
+    stored = read_record(place)
+    rebuilt = analyse(stored)
+    if out is not None:
+        write_record(out, rebuilt)
+    wrong = differing(stored, rebuilt)
+    if wrong:
+        names = ", ".join(wrong[:6]) + (", ..." if len(wrong) > 6 else "")
+        mend = f"{out} holds what does" if out is not None else "--out FILE writes what does"
+        raise GateError(f"{place}: {names} do not follow from its samples", mend)
+    click.echo(f"{place}: every figure follows from its samples, to the bit")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

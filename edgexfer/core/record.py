@@ -360,7 +360,7 @@ class Record:
         active: what the runtime said of itself: provider, precision, versions.
         device: facts of the machine.
         settings: scenario, batch, streams, threads, processes, seconds, bound of latency, page
-            cache, and the order's seed.
+            cache, the order's seed, and ``suite``, alike where processes were interleaved.
         latency: percentiles by name (``p50 p90 p95 p99``) of ``infer_ns`` pooled over processes.
         stages: percentiles of ``decode_ns``, ``resize_ns``, ``pre_ns``, ``post_ns`` and ``e2e_ns``
             likewise, under their names without ``_ns``, and of ``gpu_ns`` where there is one.

@@ -25,13 +25,18 @@ _MODE_SHARE = 0.1
 
 def lag1(samples: Sequence[float]) -> float:
     """Return the lag-1 autocorrelation of a series in its order of time, 0 where undefined."""
-    n = len(samples)
-    if n < 3 or min(samples) == max(samples):
-        return 0.0
-    mean = math.fsum(samples) / n
-    variance = math.fsum((s - mean) ** 2 for s in samples)
+    covariance, variance = _lag1_parts(samples)
+    return covariance / variance if variance > 0 else 0.0
+
+
+def _lag1_parts(samples: Sequence[float]) -> Tuple[float, float]:
+    """Return the sums of products of neighbours and of squares, about the mean."""
+    if len(samples) < 3 or min(samples) == max(samples):
+        return 0.0, 0.0
+    mean = math.fsum(samples) / len(samples)
     both = zip(samples[:-1], samples[1:])
-    return math.fsum((a - mean) * (b - mean) for a, b in both) / variance
+    covariance = math.fsum((a - mean) * (b - mean) for a, b in both)
+    return covariance, math.fsum((s - mean) ** 2 for s in samples)
 
 
 def correlation(runs: Sequence[Sequence[float]]) -> Tuple[float, float]:
@@ -51,7 +56,11 @@ def correlation(runs: Sequence[Sequence[float]]) -> Tuple[float, float]:
     n = sum(map(len, series))
     if n < 3:
         return 0.0, 1.0
-    rho = math.fsum(len(run) * lag1(run) for run in series) / n
+    parts = [_lag1_parts(run) for run in series]
+    variance = math.fsum(part[1] for part in parts)
+    # Pooled before they are divided: a run in which nothing happened says nothing of how long it
+    # lasts when something does.
+    rho = math.fsum(part[0] for part in parts) / variance if variance > 0 else 0.0
     if rho <= CORRELATED:
         return rho, 1.0
     share = (1 - rho) / (1 + rho)
