@@ -281,6 +281,10 @@ class BenchSection:
         streams: calls that may run at the same time.
         batch: samples per call.
         latency_bound_ms: largest p99 that server allows.
+        allow_clock_changes: set the governor to performance, and pin a Jetson's clocks, while it is
+            measured; needs root or sudo without a password, and is put back. Otherwise nothing on
+            the machine is changed.
+        power_mode: name of a Jetson's power mode for the same time, such as MAXN_SUPER.
     """
 
     __pydantic_config__ = _STRICT
@@ -296,6 +300,8 @@ class BenchSection:
     streams: Count = 1
     batch: Count = 1
     latency_bound_ms: Positive | None = None
+    allow_clock_changes: bool = False
+    power_mode: str | None = None
 
 
 @dataclass(frozen=True)

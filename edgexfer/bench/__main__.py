@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--threads", type=int, default=0, help="0 leaves the choice to the runtime")
     run.add_argument("--seed", type=int, default=0, help="of the interleaved order")
+    run.add_argument(
+        "--allow-clock-changes",
+        action="store_true",
+        help="set the clocks to their highest while it is measured, and put them back",
+    )
     run.set_defaults(verb=_run)
 
     verify = verbs.add_parser("verify", help="check hashes, preprocess and golden outputs")
@@ -104,7 +109,14 @@ def _run(args: argparse.Namespace) -> int:
     artefacts = artefacts_for(args.bundle, manifest, targets, platform.machine())
     if named is not None:
         artefacts = [named]
-    settings = Settings(args.processes, args.seconds, args.samples, args.threads, args.seed)
+    settings = Settings(
+        processes=args.processes,
+        seconds=args.seconds,
+        samples=args.samples,
+        threads=args.threads,
+        seed=args.seed,
+        allow_clock_changes=args.allow_clock_changes,
+    )
     out = args.out or _beside(args.bundle)
     refuse_inside(out, [args.bundle])
     single = out.suffix == ".json"

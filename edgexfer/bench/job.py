@@ -66,6 +66,8 @@ class Job:
         batch: samples per call.
         bound_ns: most latency of the scenario ``server``; ``None`` for the others.
         bare: the model file, where it is no bundle's.
+        allow_clock_changes: whether clocks are set to their highest, and put back afterwards.
+        power_mode: of a Jetson, by name, for the same time; empty leaves it.
     """
 
     schema: str
@@ -83,6 +85,8 @@ class Job:
     batch: int = 1
     bound_ns: Optional[int] = None
     bare: Optional[Bare] = None
+    allow_clock_changes: bool = False
+    power_mode: str = ""
 
 
 @dataclass(frozen=True)

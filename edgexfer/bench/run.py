@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from edgexfer.bench.clocks import Wanted, changed_clocks, fastest
 from edgexfer.bench.device import emulator, facts, interpreter
 from edgexfer.bench.job import SCHEMA, Failure, Job, Loaded, Result, load
 from edgexfer.bench.latency import (
@@ -23,6 +24,7 @@ from edgexfer.bench.latency import (
     warm_up,
 )
 from edgexfer.bench.memory import peak_pss_bytes
+from edgexfer.bench.power import IDLE_S
 from edgexfer.bench.scenarios import Ask, Measured, all_at_once, groups, run_scenario
 from edgexfer.bench.sensors import Sampler
 from edgexfer.bench.stall import ending_after
@@ -37,7 +39,6 @@ from edgexfer.core.stats import median
 # Only scenarios of a minute and more are long enough for a figure of energy; what the machine draws
 # when idle is watched so long before and after.
 ENERGY = ("offline", "sustained")
-IDLE_S = 30.0
 _OVERHEAD_SAMPLES = 1_000
 _STAGES = ("decode", "resize", "pre", "post", "e2e")
 
@@ -45,7 +46,8 @@ _STAGES = ("decode", "resize", "pre", "post", "e2e")
 def run_job(job: Job) -> Result:
     """Do a job, and turn whatever stops it into a result that says so."""
     try:
-        return _run(job)
+        with changed_clocks(fastest(job.power_mode) if job.allow_clock_changes else Wanted()):
+            return _run(job)
     except EdgexferError as error:
         failure = Failure(error.what, error.fix, error.exit_code)
     except MemoryError:

@@ -41,6 +41,8 @@ class Settings:
         streams: calls that may run at the same time.
         batch: samples per call.
         bound_ns: most latency of the scenario ``server``; ``None`` for the others.
+        allow_clock_changes: whether clocks are set to their highest, and put back afterwards.
+        power_mode: of a Jetson, by name, for the same time; empty leaves it.
     """
 
     processes: int
@@ -53,6 +55,8 @@ class Settings:
     streams: int = 1
     batch: int = 1
     bound_ns: Optional[int] = None
+    allow_clock_changes: bool = False
+    power_mode: str = ""
 
     @property
     def warmup_s(self) -> float:
@@ -153,6 +157,8 @@ def run_suite(
             batch=settings.batch,
             bound_ns=settings.bound_ns,
             bare=cell.subject.bare,
+            allow_clock_changes=settings.allow_clock_changes,
+            power_mode=settings.power_mode,
         )
         cell.results.append(execute(job))
         cell.missing -= 1

@@ -239,6 +239,10 @@ def settings_of(how: How) -> Settings:
         )
     if asked.scenario == "multi_stream" and asked.streams < 2:
         raise InputError("scenario multi_stream needs several streams", "give --streams 2 or more")
+    if asked.power_mode is not None and not asked.allow_clock_changes:
+        raise InputError(
+            f"power mode {asked.power_mode} would have to be set", "add --allow-clock-changes"
+        )
     bound = asked.latency_bound_ms
     return Settings(
         processes=asked.processes,
@@ -251,6 +255,8 @@ def settings_of(how: How) -> Settings:
         streams=asked.streams,
         batch=asked.batch,
         bound_ns=None if bound is None else round(bound * 1e6),
+        allow_clock_changes=asked.allow_clock_changes,
+        power_mode=asked.power_mode or "",
     )
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgexfer.bench.clocks import Wanted, changed_clocks, restore_left_over, state_file
+from edgexfer.bench.clocks import (
+    Wanted,
+    changed_clocks,
+    fastest,
+    restore_left_over,
+    state_file,
+)
+from edgexfer.bench.job import Job
+from edgexfer.bench.run import run_job
 from edgexfer.core.errors import InputError, MachineError
+from edgexfer.recipe import BenchSection
+from edgexfer.remote.bench import How, settings_of
 from tests.bench.unfold import lay_out, unfold
 
 GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -119,6 +130,33 @@ def test_a_kill_is_mended_by_the_next_start(board: Path, state: Path) -> None:
     assert not restore_left_over(board, state)
 
 
+def test_the_fastest_clocks_are_those_that_a_machine_has(board: Path, tmp_path: Path) -> None:
+    lay_out(
+        f"== {GOVERNOR.replace('governor', 'available_governors')}\nschedutil performance", board
+    )
+    assert fastest("25W", board) == Wanted("performance", "25W", pinned=True)
+    assert fastest(root=unfold("container", tmp_path / "other")) == Wanted()
+
+
+def test_a_job_that_may_not_be_done_as_asked_fails_and_says_why(
+    make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = run_job(make_job(allow_clock_changes=True, power_mode="no-such-mode"))
+    assert done.failure is not None
+    assert done.failure.what == "this machine has no power mode 'no-such-mode'"
+    assert not state_file().exists()
+
+
+def test_a_power_mode_needs_leave() -> None:
+    section = BenchSection(power_mode="25W")
+    with pytest.raises(InputError, match="power mode 25W would have to be set") as caught:
+        settings_of(How(None, section))
+    assert caught.value.fix == "add --allow-clock-changes"
+    allowed = settings_of(How(None, BenchSection(allow_clock_changes=True, power_mode="25W")))
+    assert (allowed.allow_clock_changes, allowed.power_mode) == (True, "25W")
+
+
 @pytest.mark.parametrize(
     ("wanted", "what", "fix"),
     [
@@ -190,3 +228,9 @@ def test_the_state_is_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -
     assert state_file() == Path("/somewhere/edgexfer/clocks.json")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert state_file() == Path.home() / ".cache/edgexfer/clocks.json"
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert state_file().name == "clocks.json"
