@@ -118,7 +118,7 @@ def _bench_one(
     except Interrupted:
         raise
     except EdgexferError as error:
-        say(f"{machine}: {error.what}; fix: {error.fix}")
+        say(f"{machine}: gave up; its records say why")
         failed = _fail(bundles, out, own, (machine, error), set(written.values()))
         return [*written.values(), *failed]
     return [written[place] for place in sorted(written)]

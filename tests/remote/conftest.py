@@ -239,7 +239,7 @@ def run_sshd(keys: Path, folder: Path, name: str, more: str = "") -> Iterator[Bo
     config = folder / "ssh_config"
     config.write_text(
         f"Host {name}\n  HostName 127.0.0.1\n  Port {wire.port}\n  User {getpass.getuser()}\n"
-        f"Host *\n  IdentityFile {folder}/user_key\n  IdentitiesOnly yes\n"
+        f"  IdentityFile {folder}/user_key\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
     )
     command = [SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "sshd.log")]

@@ -1,0 +1,106 @@
+"""Several machines side by side into one folder; what is broken off goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgexfer.cli import run
+from edgexfer.core.record import read_record
+from edgexfer.recipe import BenchSection
+from edgexfer.remote.bench import UNFINISHED
+from tests.bundles import make_bundle
+from tests.remote.conftest import Board, run_sshd, wait_for
+
+pytestmark = pytest.mark.ssh
+
+FAST = ["--processes", "2", "--seconds", "0.01", "--samples", "20", "--threads", "1"]
+ONCE = BenchSection(processes=1, seconds=0.01, samples=20, threads=1)
+
+
+@pytest.fixture
+def on_path(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """The board as the command line reaches it, by the user's own ssh."""
+    folder = board.command(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return board
+
+
+def test_a_bundle_is_benched_and_verified_on_a_board(
+    on_path: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    out = tmp_path / "out"
+    assert run(["bench", str(bundle), "--on", "ssh:bench-board", "--out", str(out), *FAST]) == 0
+    record = read_record(out / "x86-null-fp32.json")
+    assert record.status != "failed", record.reasons
+    assert record.device["on"] == "ssh:bench-board"
+    assert len(record.processes) == 2
+    assert [path.name for path in out.iterdir()] == ["x86-null-fp32.json"]
+    capsys.readouterr()
+    assert run(["verify", str(bundle), "--on", "ssh:bench-board"]) == 0
+    assert "golden outputs: equal to the bit" in capsys.readouterr().out
+    assert on_path.leftovers() == []
+
+
+def test_a_fleet_fills_one_folder_and_a_board_that_is_off_is_a_row(
+    on_path: Board, keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    out = tmp_path / "out"
+    with run_sshd(keys, tmp_path / "second", "second-board") as second:
+        with on_path.config.open("a") as config:
+            config.write(second.config.read_text())
+        machines = "ssh:bench-board,local,ssh:second-board,ssh:nowhere.invalid"
+        code = run(["bench", str(bundle), "--on", machines, "--out", str(out), "--json", *FAST])
+        second.settle()
+        assert second.leftovers() == []
+    assert code == 0
+    names = ["bench-board", "local", "nowhere.invalid", "second-board"]
+    assert sorted(p.name for p in out.iterdir()) == [f"x86-null-fp32@{n}.json" for n in names]
+    records = {p.stem.partition("@")[2]: read_record(p) for p in out.iterdir()}
+    assert records["nowhere.invalid"].status == "failed"
+    assert (
+        "no machine of the name nowhere.invalid is known" in (records["nowhere.invalid"].reasons[0])
+    )
+    for name in ("bench-board", "second-board"):
+        assert records[name].status != "failed", records[name].reasons
+        assert records[name].device["on"] == f"ssh:{name}"
+
+
+def test_finished_cells_are_not_measured_again(board: Board, tmp_path: Path) -> None:
+    """The host is killed in the midst of it; the same command measures what is left alone."""
+    bundle = make_bundle(tmp_path / "bundle")
+    out = tmp_path / "out"
+    script = (
+        "import sys; from pathlib import Path; from edgexfer.recipe import BenchSection\n"
+        "from edgexfer.remote.address import Address\n"
+        "from edgexfer.remote.bench import How, bench_bundles\n"
+        "from edgexfer.remote.link import Options; from edgexfer.remote.ssh import Ssh\n"
+        "bundle, out, config = sys.argv[1:]\n"
+        "section = BenchSection(processes=4, seconds=0.01, samples=20, threads=1)\n"
+        "options = Options(command=('ssh', '-F', config))\n"
+        "way = lambda scratch: Ssh(Address('bench-board'), scratch, options)\n"
+        "bench_bundles([Path(bundle)], Path(out), How(None, section, transport=way))\n"
+    )
+    argv = [sys.executable, "-c", script, str(bundle), str(out), str(board.config)]
+    host = subprocess.Popen(argv)
+    results = out / UNFINISHED / "here"
+    wait_for(lambda: len(list(results.glob("result-*.json"))) >= 2)
+    host.send_signal(signal.SIGKILL)
+    host.wait()
+    kept = {p.name: json.loads(p.read_text())["run"]["infer_ns"] for p in results.glob("result-*")}
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = read_record(out / "x86-null-fp32.json")
+    measured = [list(each.infer_ns) for each in record.processes]
+    assert len(measured) == 4
+    assert all(samples in measured for samples in kept.values())
+    assert [path.name for path in out.iterdir()] == ["x86-null-fp32.json"]
+    assert board.leftovers() == []
