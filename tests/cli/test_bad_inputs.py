@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_distill, bad_export, bad_lint, bad_made
+from tests.cli import bad, bad_compare, bad_distill, bad_export, bad_lint, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -88,6 +88,26 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_made.report_as_markdown, 2, ("report.md", ".html")),
     (bad_made.init_over_a_file, 2, ("recipe.yaml", "--force")),
     (bad_made.verb_unknown, 2, ("finetun", "'finetune'")),
+    (bad_compare.compare_missing, 2, ("no.json", "no such file")),
+    (bad_compare.compare_damaged, 2, ("cut.json", "JSON")),
+    (bad_compare.compare_older_schema, 2, ("edgexfer.bench/1", "bench it again")),
+    (bad_compare.compare_a_folder, 2, ("pictures",)),
+    (bad_compare.compare_other_threads, 2, ("threads is 1", "4", "--across threads")),
+    (bad_compare.compare_other_precision, 2, ("'fp32'", "'int8'", "--across precision")),
+    (bad_compare.compare_other_images, 2, ("'aa'", "'cc'", "--across data")),
+    (bad_compare.compare_other_scenario, 2, ("'single_stream'", "'sustained'", "alike")),
+    (bad_compare.compare_other_power_mode, 2, ("power_mode is None", "'15W'")),
+    (bad_compare.compare_across_definitions, 2, ("'definitions'", "on purpose")),
+    (bad_compare.compare_across_a_typing_error, 2, ("'precison'", "'precision'")),
+    (bad_compare.compare_with_delta_zero, 2, ("--delta", "edgexfer compare --help")),
+    (bad_compare.gate_without_a_limit, 2, ("'latency_p90_ms'", "latency_p90_ms<8")),
+    (bad_compare.gate_of_an_unknown_figure, 2, ("latency_p09_ms", "latency_p90_ms")),
+    (bad_compare.junit_without_a_gate, 2, ("gates.xml", "--gate")),
+    (bad_compare.bench_with_a_bad_gate, 2, ("'latency'", "latency_")),
+    (bad_compare.reanalyse_missing, 2, ("no.json",)),
+    (bad_compare.reanalyse_an_unknown_key, 2, ("a.json", "latncy")),
+    (bad_compare.reanalyse_samples_that_are_none, 2, ("infer_ns[3]", "'fast'")),
+    (bad_compare.reanalyse_an_edited_figure, 1, ("latency.p90", "--out FILE")),
     (bad_distill.loss_empty_term, 2, ("'kd+'", "empty")),
     (bad_distill.loss_negative_weight, 2, ("'-1'", "0 or more")),
     (bad_distill.loss_named_twice, 2, ("kd", "--seeds")),
