@@ -46,10 +46,19 @@ class Calibration:
         """Return how many images there are."""
         return len(self.images)
 
-    def batches(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield all images once, normalised float32 (B, 3, H, W), in their order."""
+    @property
+    def at_once(self) -> int:
+        """How many images may go through a model at once, so that memory stays bounded."""
         height, width = self.preprocess.size
-        step = max(1, _PIXELS_AT_ONCE // (height * width))
+        return max(1, _PIXELS_AT_ONCE // (height * width))
+
+    def batches(self, at_once: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield all images once, normalised float32 (B, 3, H, W), in their order.
+
+        Args:
+            at_once: images in a batch; ``None`` takes as many as bound the memory.
+        """
+        step = at_once or self.at_once
         for start in range(0, len(self.images), step):
             yield normalise(self.images[start : start + step], self.preprocess)
 

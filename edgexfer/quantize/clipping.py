@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgexfer.core.profile import Quantization
-from edgexfer.quantize.observe import Extremes, Histogram
+from edgexfer.quantize.observe import Extremes, Float, Histogram
 from edgexfer.quantize.ranges import Range
 
 Method = Literal[
@@ -54,6 +54,21 @@ def clip_all(
 ) -> dict[str, Extremes]:
     """Return the range of every tensor, by name; see ``clip``."""
     return {name: clip(histogram, method, scheme) for name, histogram in histograms.items()}
+
+
+def within(seen: Mapping[str, Float], share: float) -> dict[str, Extremes]:
+    """Return the range of each tensor that a share of the images stays within, at either end.
+
+    A range that holds every image's extremes is as wide as the strangest of them, and coarse for
+    all others.
+
+    Args:
+        seen: what each tensor takes on each image, as ``on_each_image`` gives it.
+        share: of the images, 0..1; 1 is min-max.
+    """
+    low = {name: float(np.quantile(ends[:, 0], 1.0 - share)) for name, ends in seen.items()}
+    high = {name: float(np.quantile(ends[:, 1], share)) for name, ends in seen.items()}
+    return {name: Extremes(min(low[name], 0.0), max(high[name], 0.0)) for name in seen}
 
 
 def to_range(ends: Extremes, scheme: Quantization) -> Range:

@@ -75,6 +75,30 @@ def extremes(model: Path, calibration: Calibration) -> dict[str, Extremes]:
     Raises:
         BackendError: ONNX Runtime cannot run the model, or a value is not finite.
     """
+    return {
+        name: Extremes(min(float(ends[:, 0].min()), 0.0), max(float(ends[:, 1].max()), 0.0))
+        for name, ends in _reduced(model, calibration, None).items()
+    }
+
+
+def on_each_image(model: Path, calibration: Calibration) -> dict[str, Float]:
+    """Return the smallest and the largest value of every float32 activation, image by image.
+
+    Args:
+        model: float ONNX file with one input.
+        calibration: the images.
+
+    Returns:
+        By name, float32 (images, 2).
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the model, or a value is not finite.
+    """
+    return _reduced(model, calibration, 1)
+
+
+def _reduced(model: Path, calibration: Calibration, at_once: int | None) -> dict[str, Float]:
+    """Return the smallest and the largest value of each tensor in each batch, (batches, 2)."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -87,12 +111,17 @@ def extremes(model: Path, calibration: Calibration) -> dict[str, Extremes]:
             proto.graph.node.append(helper.make_node(op, [name], [made], keepdims=0))
             info = helper.make_tensor_value_info(made, TensorProto.FLOAT, ())
             proto.graph.output.append(info)
-    rows = [np.array(found, np.float32) for found in run_batches(proto, calibration, model.name)]
+    batches = run_batches(proto, calibration, model.name, at_once)
+    rows = [np.array(found, np.float32) for found in batches]
     pairs = np.stack(rows).reshape(len(rows), len(names), 2)
-    low, high = pairs[:, :, 0].min(axis=0), pairs[:, :, 1].max(axis=0)
-    return {
-        name: _checked(model, name, float(low[i]), float(high[i])) for i, name in enumerate(names)
-    }
+    broken = ~np.isfinite(pairs).all(axis=(0, 2))
+    if broken.any():
+        raise BackendError(
+            f"{model.name}: tensor {names[int(broken.argmax())]} is not finite on the calibration "
+            "images",
+            "train again with a smaller learning rate, or look for broken weights",
+        )
+    return {name: pairs[:, i] for i, name in enumerate(names)}
 
 
 def histograms(
@@ -137,13 +166,16 @@ def with_outputs(proto: ModelProto, names: Sequence[str]) -> ModelProto:
     return copy
 
 
-def run_batches(proto: ModelProto, calibration: Calibration, name: str) -> Iterator[list[Any]]:
+def run_batches(
+    proto: ModelProto, calibration: Calibration, name: str, at_once: int | None = None
+) -> Iterator[list[Any]]:
     """Run a graph on all calibration images and yield the outputs of each batch.
 
     Args:
         proto: takes one input.
         calibration: the images.
         name: of the file, for errors.
+        at_once: images in a batch; ``None`` takes as many as bound the memory.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, or fails to run it.
@@ -160,7 +192,7 @@ def run_batches(proto: ModelProto, calibration: Calibration, name: str) -> Itera
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         feed = session.get_inputs()[0].name
-        for batch in calibration.batches():
+        for batch in calibration.batches(at_once):
             yield session.run(None, {feed: batch})
     except Exception as error:  # ONNX Runtime's classes share no base but this one
         raise cannot_quantize(name, error) from error
@@ -173,15 +205,6 @@ def cannot_quantize(name: str, error: Exception) -> BackendError:
         f"{name}: ONNX Runtime cannot quantize it ({reason[:120]})",
         "export with --precision fp32, or choose another architecture",
     )
-
-
-def _checked(model: Path, name: str, low: float, high: float) -> Extremes:
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise BackendError(
-            f"{model.name}: tensor {name} is not finite on the calibration images",
-            "train again with a smaller learning rate, or look for broken weights",
-        )
-    return Extremes(min(low, 0.0), max(high, 0.0))
 
 
 def _count(value: Float, ends: Extremes) -> npt.NDArray[np.int64]:

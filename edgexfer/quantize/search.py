@@ -16,11 +16,11 @@ from pathlib import Path
 
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.clipping import METHODS, Method, clip_all
+from edgexfer.quantize.clipping import METHODS, Method, clip_all, within
 from edgexfer.quantize.equalise import correct_biases, equalise
 from edgexfer.quantize.nncf import Tuning, quantize_nncf
-from edgexfer.quantize.observe import Extremes, extremes, histograms
-from edgexfer.quantize.qdq import Placed, describe, write_qdq
+from edgexfer.quantize.observe import Extremes, extremes, histograms, on_each_image
+from edgexfer.quantize.qdq import SHARES, Placed, describe, write_qdq
 from edgexfer.quantize.ranges import is_restricted
 from edgexfer.quantize.sensitivity import EQUAL_DB, Sensitivity, measure_nodes
 
@@ -29,6 +29,7 @@ from edgexfer.quantize.sensitivity import EQUAL_DB, Sensitivity, measure_nodes
 _GAIN_DB = 3.0
 # Images that each node is run with alone.
 _SENSITIVITY_IMAGES = 32
+_MOST = f"{100 * min(SHARES):.0f} % of the images"
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ class _QdqTries(_Tries):
         seen = histograms(self._model, self._calibration, self._seen)
         for method in METHODS[1:]:
             self._try(method, self._model, clip_all(seen, method, self._profile.quantization))
+        self._try(_MOST, self._model, self._ends(self._model, _MOST))
 
     def _rewrite(self) -> None:
         """Equalise the layers, then correct the biases of what came out best."""
@@ -253,6 +255,8 @@ class _QdqTries(_Tries):
         self._try(f"{best.step.name}, biases corrected", corrected, best.ends)
 
     def _ends(self, model: Path, method: str) -> Mapping[str, Extremes]:
+        if method == _MOST:
+            return within(on_each_image(model, self._calibration), min(SHARES))
         seen = histograms(model, self._calibration, extremes(model, self._calibration))
         return clip_all(seen, as_method(method), self._profile.quantization)
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from edgexfer.core.profile import Quantization
-from edgexfer.quantize.clipping import METHODS, Method, clip, clip_all, to_range
+from edgexfer.quantize.clipping import METHODS, Method, clip, clip_all, to_range, within
 from edgexfer.quantize.observe import BINS, Extremes, Histogram
 
 S8, U8 = Quantization(activations="int8"), Quantization(activations="uint8")
@@ -98,3 +98,15 @@ def test_ranges_become_grids() -> None:
     assert asymmetric.scale == pytest.approx(0.02)
     assert asymmetric.zero_point == 50
     assert to_range(Extremes(0.0, 0.0), U8).scale == 1.0
+
+
+def test_one_strange_image_in_twenty_is_left_out_of_a_range() -> None:
+    ends = np.array([[-1.0, 2.0]] * 19 + [[-50.0, 80.0]], np.float32)
+    assert within({"x": ends}, 1.0)["x"] == Extremes(-50.0, 80.0)
+    most = within({"x": ends}, 0.9)["x"]
+    assert (most.low, most.high) == (-1.0, 2.0)
+
+
+def test_zero_is_in_a_range_of_images_too() -> None:
+    ends = np.array([[3.0, 5.0], [4.0, 6.0]], np.float32)
+    assert within({"x": ends}, 1.0)["x"] == Extremes(0.0, 6.0)

@@ -16,6 +16,7 @@ from edgexfer.quantize.observe import (
     extremes,
     float_tensors,
     histograms,
+    on_each_image,
     run_batches,
     with_outputs,
 )
@@ -49,6 +50,19 @@ def test_extremes_are_those_of_all_batches(
 ) -> None:
     for name, found in values.items():
         assert seen[name] == Extremes(min(found.min(), 0.0), max(found.max(), 0.0)), name
+
+
+def test_each_image_has_extremes_of_its_own(
+    fp32: Path, calibration: Calibration, values: dict[str, np.ndarray]
+) -> None:
+    found = on_each_image(fp32, calibration)
+    assert list(found) == list(values)
+    for name, ends in found.items():
+        rows = values[name].reshape(len(calibration), -1)
+        assert ends.shape == (len(calibration), 2)
+        # A batch of another size may sum in another order.
+        np.testing.assert_allclose(ends[:, 0], rows.min(axis=1), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ends[:, 1], rows.max(axis=1), rtol=1e-4, atol=1e-4)
 
 
 def test_histograms_count_every_value_at_its_place(

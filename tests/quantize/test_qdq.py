@@ -12,11 +12,14 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgexfer.bench.accuracy import predict
+from edgexfer.bench.compare import ratio_db
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.qdq import check_qdq, quantize_qdq
+from edgexfer.quantize.clipping import within
+from edgexfer.quantize.observe import on_each_image
+from edgexfer.quantize.qdq import SHARES, Placed, check_qdq, quantize_qdq, write_qdq
 from tests.export.digits import PREPROCESS, measured_images
 
 U8 = Quantization(activations="uint8")
@@ -59,10 +62,31 @@ def test_int8_agrees_with_fp32_on_digits(
     tmp_path: Path,
 ) -> None:
     said = quantize_qdq(fp32, tmp_path / "q.onnx", calibration, scheme, restricted=restricted)
-    assert said.endswith(words)
+    assert words in said
     agreement = np.mean(predictions(tmp_path / "q.onnx", "int8") == predictions(fp32, "fp32"))
     assert agreement >= 0.96
     assert (tmp_path / "q.onnx").stat().st_size < 0.45 * fp32.stat().st_size
+
+
+@pytest.mark.parametrize("scheme", [U8, S8])
+def test_of_two_ranges_the_one_nearer_to_fp32_is_kept(
+    scheme: Quantization, fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    def logits(file: Path, precision: str) -> np.ndarray:
+        session = get_backend("onnxruntime").load(file, Plan(precision, threads=1))
+        found: np.ndarray = predict(session, calibration.images, PREPROCESS, calibration.at_once)
+        return found
+
+    said = quantize_qdq(fp32, tmp_path / "q.onnx", calibration, scheme, restricted=False)
+    seen, exact, ratios = on_each_image(fp32, calibration), logits(fp32, "fp32"), {}
+    for share in SHARES:
+        file = tmp_path / f"{share}.onnx"
+        write_qdq(fp32, file, within(seen, share), Placed(scheme, restricted=False))
+        ratios[share] = ratio_db(exact, logits(file, "int8"))
+    kept = max(SHARES, key=lambda share: ratios[share])
+    assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / f"{kept}.onnx").read_bytes()
+    assert said.endswith("ranges of 95 % of the images") == (kept == 0.95)
+    assert len(set(ratios.values())) == 2
 
 
 def test_only_inputs_of_weighted_layers_are_quantized_for_tensorrt(strict: Path) -> None:
