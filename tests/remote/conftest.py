@@ -7,6 +7,7 @@ import getpass
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -164,12 +165,26 @@ class Board:
 
     def processes(self) -> list[str]:
         """Return the command lines of what runs there, found by its environment."""
+        return [_command(place) for place in self._places()]
+
+    def kill(self) -> None:
+        """Kill all that runs there, as a loss of power does."""
+        for place in self._places():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(place.name), signal.SIGKILL)
+
+    def hosts(self) -> list[str]:
+        """Return the command lines of what is connected to it."""
+        found = [_command(place) for place in Path("/proc").glob("[0-9]*")]
+        return [command for command in found if f"-F {self.config}" in command]
+
+    def _places(self) -> list[Path]:
         mark = f"EDGEXFER_CACHE={self.home}".encode()
         found = []
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if mark in (place / "environ").read_bytes().split(b"\0"):
-                    found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found.append(place)
         return found
 
     def leftovers(self) -> list[str]:
@@ -182,6 +197,13 @@ class Board:
     def settle(self) -> None:
         """Wait until nothing runs there any more."""
         wait_for(lambda: not self.processes(), f"still running: {self.processes()}")
+
+
+def _command(place: Path) -> str:
+    try:
+        return (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def wait_for(condition: Callable[[], object], complaint: str = "", seconds: float = 30.0) -> None:
