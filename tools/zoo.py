@@ -40,7 +40,7 @@ from edgexfer.recipe import (
     TeacherSection,
     TrainSection,
 )
-from edgexfer.remote.bench import bench_bundle
+from edgexfer.remote.bench import How, bench_bundles
 from edgexfer.transfer.finetune import finetune
 
 # Of each family one, at 64 pixels. timm has no ShuffleNet: edgexfer's own takes 32.
@@ -62,7 +62,7 @@ TARGETS = ("x86-onnxruntime", "x86-openvino", "jetson-orin-nano")
 TIMED = TARGETS[:2]
 STEPS = ("train", "export", "bench", "table")
 # Medians of fresh processes are what the ratios rest on; each needs but a good median.
-BENCH = BenchSection(processes=5, seconds=1.0)
+BENCH = BenchSection(processes=5, seconds=0.5)
 # Enough to judge an epoch, and to search for an INT8 with; the rest trains.
 _VAL = 0.02
 _MISSING = "—"
@@ -218,7 +218,7 @@ def measure(place: Place) -> None:
     """Measure all precisions of both runtimes side by side, where that is not done yet."""
     if not place.records.is_dir():
         unfinished = place.records.with_name("bench-unfinished")
-        bench_bundle(place.bundle, targets=TIMED, section=BENCH, out=unfinished)
+        bench_bundles([place.bundle], unfinished, How(TIMED, BENCH, accuracy=False))
         unfinished.rename(place.records)
 
 
