@@ -49,7 +49,7 @@ def run_job(job: Job) -> Result:
         with changed_clocks(fastest(job.power_mode) if job.allow_clock_changes else Wanted()):
             return _run(job)
     except EdgexferError as error:
-        failure = Failure(error.what, error.fix, error.exit_code)
+        failure = Failure(_told(error.what, job), error.fix, error.exit_code)
     except MemoryError:
         failure = Failure(
             f"{job.bundle}: artefact {job.artefact} needs more memory than there is",
@@ -57,6 +57,11 @@ def run_job(job: Job) -> Result:
             3,
         )
     return Result(SCHEMA, job, failure, device=facts())
+
+
+def _told(what: str, job: Job) -> str:
+    """Name a bare model as the user did: where it was put to be measured means nothing to them."""
+    return what if job.bare is None else what.replace(f"{job.bundle}/", "")
 
 
 def _run(job: Job) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_compare, bad_distill, bad_export, bad_lint, bad_made
+from tests.cli import bad, bad_bench, bad_compare, bad_distill, bad_export, bad_lint, bad_made
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -88,6 +88,29 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_made.report_as_markdown, 2, ("report.md", ".html")),
     (bad_made.init_over_a_file, 2, ("recipe.yaml", "--force")),
     (bad_made.verb_unknown, 2, ("finetun", "'finetune'")),
+    (bad_bench.model_missing, 2, ("no.onnx", "no such file")),
+    (bad_bench.model_empty, 2, ("empty.onnx", "is empty")),
+    (bad_bench.model_text, 3, ("text.onnx", "ONNX Runtime cannot load it")),
+    (bad_bench.model_of_an_unknown_kind, 2, ("net.tflite", "bundle")),
+    (bad_bench.ir_without_weights, 2, ("net.bin", "copy both")),
+    (bad_bench.runtime_unknown, 2, ("'onnxrt'", "onnxruntime")),
+    (bad_bench.runtime_that_loads_no_such_file, 2, (".xml", "openvino")),
+    (bad_bench.precision_unknown, 2, ("'fp23'", "fp32")),
+    (bad_bench.precision_that_the_runtime_lacks, 3, ("'bf16'", "fp32")),
+    (bad_bench.precision_of_no_artefact, 2, ("--precision", "x86-onnxruntime-fp32")),
+    (bad_bench.engine_without_precision, 2, ("net.engine", "--precision fp16")),
+    (bad_bench.target_of_a_bare_model, 2, ("net.onnx", "--runtime")),
+    (bad_bench.shape_without_sizes, 2, ("images:1x3xW", "INPUT:")),
+    (bad_bench.shape_of_an_unknown_input, 3, ("'image'", "'images'")),
+    (bad_bench.shape_that_does_not_fit, 3, ("images", "--shape")),
+    (bad_bench.server_without_a_bound, 2, ("server", "--latency-bound-ms")),
+    (bad_bench.bound_without_a_server, 2, ("single_stream", "--scenario server")),
+    (bad_bench.several_streams_of_one, 2, ("one stream", "multi_stream")),
+    (bad_bench.one_stream_of_several, 2, ("multi_stream", "--streams 2")),
+    (bad_bench.batch_of_a_query, 2, ("server", "offline")),
+    (bad_bench.scenario_unknown, 2, ("singlestream", "single_stream")),
+    (bad_bench.seconds_below_zero, 2, ("seconds is -1",)),
+    (bad_bench.records_into_the_bundle, 2, ("seal", "--out")),
     (bad_compare.compare_missing, 2, ("no.json", "no such file")),
     (bad_compare.compare_damaged, 2, ("cut.json", "JSON")),
     (bad_compare.compare_older_schema, 2, ("edgexfer.bench/1", "bench it again")),
