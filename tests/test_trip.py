@@ -59,7 +59,9 @@ def test_a_trip_and_its_second_call(tmp_path: Path) -> None:
 
     records = {p.stem: read_record(p) for p in trip.records}
     assert set(records) == {"x86-onnxruntime-fp32", "x86-onnxruntime-int8", "x86-torch-fp32"}
-    assert all(r.status in ("ok", "partial") for r in records.values())
+    # A busy machine may spoil latencies, and the record says so; no job fails, no output is wrong.
+    assert all(r.status != "failed" for r in records.values())
+    assert not any(run.faults for r in records.values() for run in r.processes)
     assert records["x86-torch-fp32"].bundle["model"] == "resnet14"
     student = read_run(trip.path / "student")
     fp32 = records["x86-onnxruntime-fp32"].accuracy

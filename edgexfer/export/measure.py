@@ -24,6 +24,7 @@ from edgexfer.remote.bench import How, bench_bundles
 
 # 60 samples bound a p90, so that a record of it is not called too short.
 BRIEF = BenchSection(processes=3, seconds=0.5, samples=20)
+_MOVED = ("nonstationary: ", "throttled: ")
 
 
 def elsewhere(profile: HardwareProfile) -> str | None:
@@ -90,13 +91,24 @@ def _pooled(first: Measurement, second: Measurement) -> Measurement:
 def _summary(records: Sequence[Record]) -> Measurement:
     """Take what the choice needs from records; one that is worthless spoils the comparison."""
     for record in records:
-        if record.status in ("failed", "invalid"):
+        if _worthless(record):
             return Measurement({}, obstacle="; ".join(record.reasons))
     return Measurement(
         {str(r.artefact["name"]): tuple(median(p.infer_ns) for p in r.processes) for r in records},
         cpu=records[0].device["cpu"],
         doubts=_kinds([reason for record in records for reason in record.reasons]),
     )
+
+
+def _worthless(record: Record) -> bool:
+    """Tell whether a record says nothing of which artefact is faster.
+
+    A level that moves forbids to publish a latency. The processes of rivals are interleaved and
+    meet the same moves, so that their medians can be ranked nevertheless, with that doubt.
+    """
+    if record.status == "invalid":
+        return not all(reason.startswith(_MOVED) for reason in record.reasons)
+    return record.status == "failed"
 
 
 def _kinds(reasons: Sequence[str]) -> tuple[str, ...]:
