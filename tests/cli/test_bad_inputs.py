@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from edgexfer.cli import run
-from tests.cli import bad, bad_bench, bad_compare, bad_distill, bad_export, bad_lint, bad_made
+from tests.cli import (
+    bad,
+    bad_bench,
+    bad_compare,
+    bad_distill,
+    bad_export,
+    bad_lint,
+    bad_made,
+    bad_remote,
+)
 from tests.cli.bad import Place
 
 #: What is spoilt, the exit code, and words that the two lines must hold.
@@ -206,6 +215,22 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_export.probe_unknown_backend, 2, ("onnxrt", "onnxruntime")),
     (bad_export.probe_bad_name, 2, ("../mine", "a-z")),
     (bad_export.verify_weights_swapped_for_a_link, 2, (".onnx",)),
+    (bad_remote.on_nothing, 2, ("--on", "ssh:HOST")),
+    (bad_remote.on_a_bare_name, 2, ("'pi5'", "ssh:HOST")),
+    (bad_remote.on_an_unknown_scheme, 2, ("'telnet:pi5'", "ssh:HOST")),
+    (bad_remote.on_no_host, 2, ("'ssh:'", "host name")),
+    (bad_remote.on_a_host_that_is_an_option, 2, ("-oProxyCommand", "host name")),
+    (bad_remote.on_a_host_with_a_command, 2, ("pi5;$(touch", "host name")),
+    (bad_remote.on_a_host_with_a_line_end, 2, ("ProxyCommand", "host name")),
+    (bad_remote.on_a_user_with_a_line_end, 2, ("root", "user name")),
+    (bad_remote.on_a_user_that_is_an_option, 2, ("'-Fevil'", "user name")),
+    (bad_remote.on_a_port_too_large, 2, ("'70000'", "65535")),
+    (bad_remote.on_a_port_in_words, 2, ("'ssh'", "65535")),
+    (bad_remote.on_a_board_twice, 2, ("pi5", "twice")),
+    (bad_remote.on_a_python_with_a_command, 2, ("--remote-python", "plain path")),
+    (bad_remote.on_a_python_that_is_an_option, 2, ("'-c'", "plain path")),
+    (bad_remote.verify_on_a_host_with_a_quote, 2, ("pi5'", "host name")),
+    (bad_remote.doctor_on_an_unknown_scheme, 2, ("http://pi5", "ssh:HOST")),
 ]
 
 
@@ -243,7 +268,7 @@ def test_bad_input(
 
 
 def test_the_table_is_whole() -> None:
-    modules = (bad, bad_distill, bad_export, bad_lint, bad_made)
+    modules = (bad, bad_bench, bad_compare, bad_distill, bad_export, bad_lint, bad_made, bad_remote)
     functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
