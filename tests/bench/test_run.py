@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgexfer.backends import null
 from edgexfer.bench import run as run_room
@@ -162,3 +163,50 @@ def test_the_label_of_an_image_is_its_largest_logit() -> None:
     best, probability = top_class(np.array([[0.0, np.log(3.0), -1000.0]]))
     assert best == 1
     assert probability == pytest.approx(0.75)
+
+
+def _with_originals(bundle: Path, change: int) -> None:
+    """Add PNG files of the first images to a bundle, their pixels changed by so much."""
+    manifest = read_manifest(bundle)
+    assert manifest.evaluation is not None
+    images = np.load(bundle / manifest.evaluation.images)
+    found = {}
+    for place in (0, 3):
+        pixels = np.clip(images[place].astype(int) + change, 0, 255).astype(np.uint8)
+        name = f"data/{place}.png"
+        Image.fromarray(pixels).save(bundle / name)
+        found[str(place)] = name
+    evaluation = dataclasses.replace(manifest.evaluation, encoded=found)
+    reseal(bundle, dataclasses.replace(manifest, evaluation=evaluation))
+
+
+def test_original_images_give_the_stages_before_the_model(bundle: Path, make_job: MakeJob) -> None:
+    _with_originals(bundle, change=0)
+    run = run_job(make_job()).run
+    assert run is not None
+    assert len(run.decode_ns) == len(run.resize_ns) == len(run.e2e_ns) == 200
+    # The whole is at least the decoder alone, which is most of it here.
+    assert min(run.e2e_ns) > min(run.decode_ns)
+    assert (run.faults, run.notes) == ((), ())
+
+
+def test_a_device_that_prepares_images_otherwise_is_found_out(
+    bundle: Path, make_job: MakeJob
+) -> None:
+    _with_originals(bundle, change=40)
+    result = run_job(make_job())
+    assert result.run is not None
+    (fault,) = result.run.faults
+    assert fault.startswith("preprocessing differs: of 2 of 2 images Pillow ")
+    assert fault.endswith("first data/0.png")
+    assert result.run.decode_ns == ()
+    assert result.absent["e2e"] == fault
+
+
+def test_what_a_decoder_rounds_otherwise_is_noted(bundle: Path, make_job: MakeJob) -> None:
+    _with_originals(bundle, change=1)
+    run = run_job(make_job()).run
+    assert run is not None
+    assert run.faults == ()
+    assert run.notes[0].startswith("preprocessing differs: ")
+    assert len(run.e2e_ns) == 200
