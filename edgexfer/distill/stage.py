@@ -144,7 +144,7 @@ def distill(
         if lesson:
             health = against_student(lesson.health, result.val_top1_pct)
             found["teacher"] = encode(health)
-        return finish(run, built, result, dataset, test, found)
+        return finish(run, built, result, dataset.classes, test, found)
 
 
 def _quantized(

@@ -250,7 +250,7 @@ def finish(
     run: RunDir,
     built: Built,
     result: FitResult,
-    dataset: Dataset,
+    classes: Sequence[str],
     test: Images,
     more: Mapping[str, Any] | None = None,
 ) -> RunInfo:
@@ -265,8 +265,8 @@ def finish(
         run: of the training.
         built: the trained model.
         result: how the training went.
-        dataset: what it was trained on.
-        test: its test images.
+        classes: names of its outputs.
+        test: the test images; their labels are places among the outputs.
         more: further results of the stage, as values that JSON can hold.
 
     Returns:
@@ -287,7 +287,7 @@ def finish(
         run.path,
         built.model,
         name=built.name,
-        classes=dataset.classes,
+        classes=classes,
         preprocess=built.preprocess,
         origin=built.origin,
         options=built.options,

@@ -19,7 +19,7 @@ from edgexfer.training.stage import (
     open_training,
     train_along,
 )
-from edgexfer.transfer.plan import Plan, Subject, get_strategy, read_options
+from edgexfer.transfer.plan import Plan, Subject, get_strategy, read_options, read_parents
 
 # Settings that decide what is trained beside a run, but nothing of the run itself.
 _BESIDE = ("guard", "seeds")
@@ -50,7 +50,9 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
     for name in _BESIDE:
         config.pop(name)
 
-    with joined() as here, open_training("finetune", out, config, data, dataset) as run:
+    parents = read_parents(strategy, options)
+
+    with joined() as here, open_training("finetune", out, config, data, dataset, parents) as run:
         if here.share(run.done):
             return run.info
         if here.leader:
@@ -67,7 +69,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         test = images_of(data, dataset, "test", built.preprocess)
 
         # 4. The one loop.
-        feed = make_feed(data, dataset, built.preprocess, train, plan.split)
+        trained_on = plan.dataset or dataset
+        feed = make_feed(data, trained_on, built.preprocess, train, plan.split)
         objective = plan.objective or cross_entropy(train.label_smoothing)
         job = make_job(run, built, train, feed, val, objective)
         job.frozen, job.thaw = plan.frozen, plan.thaw
@@ -79,4 +82,6 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
             plan.finish()
 
         # 5. Test once, save, and say so.
-        return finish(run, built, result, dataset, test, plan.results() if plan.results else {})
+        found = plan.results() if plan.results and here.leader else {}
+        classes = plan.classes or dataset.classes
+        return finish(run, built, result, classes, test, found)

@@ -2,7 +2,8 @@
 
 A strategy is a file of this room with ``prepare(subject) -> Plan``, with ``NEEDS_WEIGHTS``, which
 says whether it means anything on random weights, and, where there is something to choose, with a
-dataclass ``Options``. All strategies run on the one loop of ``training``.
+dataclass ``Options``; where other runs go into it, with ``parents(options)``, their hashes. All
+strategies run on the one loop of ``training``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
 # Files of this room that are no strategies.
-_OTHERS = ("__init__", "curve", "finetune", "guard", "plan")
+_OTHERS = ("__init__", "curve", "finetune", "former", "guard", "plan")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ class Plan:
         frozen: modules that stay in eval mode, so that their statistics stand still.
         objective: what is minimised; ``None`` takes cross entropy.
         auxiliary: what is trained along with the model and not deployed.
-        split: images that are trained on: ``train`` or ``train+unlabelled``.
+        dataset: images that are trained on; ``None`` takes the data set as it is. Its val and test
+            splits are those of the data set.
+        split: of it: ``train`` or ``train+unlabelled``.
+        classes: names of the model's outputs; ``None`` takes the data set's, which come first.
         thaw: called before each epoch with its number, from 0, also when a training is taken up
             again: sets which parameters move and returns the modules that stay in eval mode.
         train: does the training; leaves in the job's model the weights to deploy.
@@ -72,7 +76,9 @@ class Plan:
     frozen: list[nn.Module] = field(default_factory=list)
     objective: Objective | None = None
     auxiliary: nn.Module | None = None
+    dataset: Dataset | None = None
     split: str = "train"
+    classes: tuple[str, ...] | None = None
     thaw: Callable[[int], list[nn.Module]] | None = None
     train: Callable[[Job], FitResult] = fit
     finish: Callable[[], None] | None = None
@@ -119,3 +125,9 @@ def read_options(strategy: ModuleType, teacher: TeacherSection) -> Any:
             raise RecipeError(what, "leave it out")
         return None
     return validate(kind, given, Path(f"strategy {teacher.strategy}"), RecipeError)
+
+
+def read_parents(strategy: ModuleType, options: Any) -> dict[str, str]:
+    """Return the hashes of what goes into a strategy besides data and weights."""
+    find = getattr(strategy, "parents", None)
+    return find(options) if find is not None else {}
