@@ -44,6 +44,7 @@ DRIFT_LIMIT = 0.05
 DRIFT_P = 0.01
 _MINUTE_NS = 60_000_000_000
 _LEAST_PROCESSES = 5
+_BURST_LEAST, _BURST_SHARE = 5, 0.3
 
 
 def analyse(record: Record) -> Record:
@@ -167,12 +168,24 @@ def _doubts_of_all(record: Record) -> Tuple[str, ...]:
         found.append(f"{p90.n} samples are too few to bound p90, which takes {samples_needed(0.9)}")
     elif steady is not None and p90.upper99 is None:
         found.append(f"p90 has no bound: {p90.reason}")
+    if steady is not None:
+        found += _bursts(steady, p90.n)
     medians = [median(run.infer_ns) for run in record.processes if run.infer_ns]
     moved = drift(medians)
     # Of five processes all in rising or falling order, by chance one case in sixty.
     if len(medians) >= _LEAST_PROCESSES and trend_p(medians) < 0.05 and abs(moved) > DRIFT_LIMIT:
         found.append(f"drift from process to process by {100 * moved:+.0f} %")
     return tuple(found)
+
+
+def _bursts(steady: Steadiness, n: int) -> List[str]:
+    """Say that samples far off come in runs: something else ran, and its share is not known."""
+    places = steady.outliers
+    count = sum(map(len, places))
+    in_runs = sum(b - a == 1 for each in places for a, b in zip(each, each[1:]))
+    if count < _BURST_LEAST or in_runs < _BURST_SHARE * count:
+        return []
+    return [f"bursts: {100 * count / n:.1f} % of the samples lie far off, {in_runs} in a row"]
 
 
 def _counted(texts: Sequence[str], processes: int) -> Tuple[str, ...]:

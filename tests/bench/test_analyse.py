@@ -118,6 +118,12 @@ def test_outliers_are_flagged_and_kept() -> None:
     assert record.status == "ok"
 
 
+def test_outliers_in_a_row_are_bursts_and_make_a_record_partial() -> None:
+    record = analyse(make_record(_one(_steady(), lambda i, s: s * 2 if 50 <= i < 60 else s)))
+    assert record.status == "partial"
+    assert "bursts: 1.0 % of the samples lie far off, 9 in a row" in record.reasons
+
+
 def test_too_few_samples_make_a_record_partial() -> None:
     record = analyse(make_record(_steady(2, 10)))
     assert record.status == "partial"

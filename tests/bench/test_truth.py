@@ -1,0 +1,37 @@
+"""The statistics of the benchmark against simulated systems whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench_truth.py"
+
+
+def _run(*argv: str) -> dict[str, Any]:
+    command = [sys.executable, str(TOOL), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_bounds_hold_or_the_record_says_why_they_may_not() -> None:
+    found = _run("bounds", "--workloads", "40")
+    assert found["workloads"] == 320
+    assert found["held_or_said_pct"] >= 98.5
+    # Noise that every machine has must not be called a fault.
+    assert found["families"]["independent"]["status"]["ok"] >= 39
+    assert found["families"]["throttle step"]["status"] == {"invalid": 40}
+
+
+@pytest.mark.slow
+def test_equal_systems_are_told_apart_in_one_case_of_a_hundred_and_3_pct_are_seen() -> None:
+    found = _run("compare", "--trials", "200")
+    assert found["equal"]["any_difference"] <= 2
+    assert found["3 % slower"]["latency_p50"]["slower"] >= 190
