@@ -79,6 +79,14 @@ class Probe:
     synthetic: UInt8
     preprocess: Preprocess
 
+    def spread(self, n: int) -> npt.NDArray[np.int64]:
+        """Return the places of so many evaluation images, or of all, spread over all."""
+        return np.linspace(0, len(self.images) - 1, min(n, len(self.images))).astype(np.int64)
+
+    def at(self, places: npt.NDArray[np.int64]) -> Probe:
+        """Return the same with these evaluation images alone."""
+        return replace(self, images=self.images[places], labels=self.labels[places])
+
 
 @dataclass(frozen=True)
 class Logits:
@@ -91,6 +99,10 @@ class Logits:
 
     real: Float32
     synthetic: Float32
+
+    def at(self, places: npt.NDArray[np.int64]) -> Logits:
+        """Return the same for these evaluation images alone."""
+        return replace(self, real=self.real[places])
 
     def all(self) -> Float32:
         """Return both, the real ones first."""
