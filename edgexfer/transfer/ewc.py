@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from edgexfer.data.images import sample
 from edgexfer.models.normalise import PixelModel
+from edgexfer.recipe import Count, NotNegative
 from edgexfer.training.distributed import world
 from edgexfer.training.objective import Objective, Views, labelled_cross_entropy
 from edgexfer.transfer.former import Former, forgotten, identity, take_up
@@ -34,15 +33,15 @@ class Options:
 
     Attributes:
         old: the former run.
-        weight: λ.
+        weight: of the pull towards the former weights, λ.
         images: former training images that the Fisher information is estimated from.
     """
 
     __pydantic_config__ = STRICT
 
     old: str | None = None
-    weight: Annotated[float, Ge(0)] = 1000.0
-    images: Annotated[int, Ge(1)] = 256
+    weight: NotNegative = 1000.0
+    images: Count = 256
 
 
 class Anchor(nn.Module):

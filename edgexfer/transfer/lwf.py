@@ -8,14 +8,13 @@ equations 2 and 3; λ = 1, T = 2). No former image is needed, but to say what wa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from edgexfer.models.normalise import PixelModel
+from edgexfer.recipe import NotNegative, Positive
 from edgexfer.training.distributed import world
 from edgexfer.training.objective import Objective, Views, labelled_cross_entropy
 from edgexfer.transfer.former import Former, forgotten, identity, take_up
@@ -30,15 +29,15 @@ class Options:
 
     Attributes:
         old: the former run.
-        weight: λ.
-        temperature: T.
+        weight: of the former answers, λ.
+        temperature: softens both answers, T.
     """
 
     __pydantic_config__ = STRICT
 
     old: str | None = None
-    weight: Annotated[float, Ge(0)] = 1.0
-    temperature: Annotated[float, Gt(0)] = 2.0
+    weight: NotNegative = 1.0
+    temperature: Positive = 2.0
 
 
 def parents(options: Options) -> dict[str, str]:

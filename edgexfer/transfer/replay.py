@@ -9,14 +9,13 @@ Learning", 2019). Cross entropy is taken among all classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
 
 from edgexfer.core.files import canonical_json, sha256_bytes
 from edgexfer.data.dataset import Dataset, Split
 from edgexfer.data.decode import UInt8
+from edgexfer.recipe import Count
 from edgexfer.training.stage import open_data
 from edgexfer.transfer.former import Former, forgotten, identity, take_up
 from edgexfer.transfer.plan import STRICT, Plan, Subject
@@ -38,7 +37,7 @@ class Options:
     __pydantic_config__ = STRICT
 
     old: str | None = None
-    images: Annotated[int, Ge(1)] = 200
+    images: Count = 200
 
 
 def parents(options: Options) -> dict[str, str]:

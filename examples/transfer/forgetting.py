@@ -1,6 +1,6 @@
 """Ten classes in two halves: what a model that learns the second remembers of the first.
 
-    python examples/transfer/forgetting.py CIFAR10_FOLDER OUT [--seeds 3] [--epochs 8]
+    python examples/transfer/forgetting.py CIFAR10_FOLDER OUT [--seeds 3] [--epochs 6]
 
 The folder holds ``train/`` and ``test/`` with ten class folders each. Two folders of links, one of
 the first five classes and one of the others, are made in OUT; a model is trained on the first, and
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
     first, second = split_classes(options.data, options.out)
     model = ModelSection("resnet20")
@@ -75,7 +75,7 @@ def split_classes(data: Path, out: Path) -> tuple[DataSection, DataSection]:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if not place.exists():
                     place.symlink_to((data / split / name).resolve(), target_is_directory=True)
-        sections.append(DataSection(str(root), train_limit=5000))
+        sections.append(DataSection(str(root), train_limit=2500))
     return sections[0], sections[1]
 
 
