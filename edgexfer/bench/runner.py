@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import signal
@@ -93,10 +94,11 @@ class Runner:
             state = _read(folder / "state.json")
             if state is None or state["boot_id"] != boot_id():
                 continue
-            runner, child = _Process(**state["runner"]), _Process(**state["child"])
-            runner.send(signal.SIGTERM)  # it ends what it started, see _Ended
-            if not runner.wait(GRACE_S + KILL_S):
-                runner.send(signal.SIGKILL)
+            if _is_held(folder / "alive"):
+                _kill(state["runner"], signal.SIGTERM)  # it ends what it started, see _Ended
+                if not _is_let_go(folder / "alive", GRACE_S + KILL_S):
+                    _kill(state["runner"], signal.SIGKILL)
+            child = _Process(**state["child"])
             if child.lives():  # its runner was killed before
                 _kill_group(child.pid)
         if self._lock is not None:
@@ -135,30 +137,53 @@ def _take_soon(note: Dict[str, Any]) -> int:
 class _Process:
     """A process that is not mistaken for a later one of the same number."""
 
-    def __init__(self, pid: int, start: str) -> None:
+    def __init__(self, pid: int, start: int) -> None:
         self.pid = pid
         self.start = start
 
     @classmethod
     def of(cls, pid: int) -> _Process:
-        return cls(pid, _started(pid) or "")
+        return cls(pid, _started(pid) or 0)
 
     def lives(self) -> bool:
-        return _started(self.pid) == self.start
+        found = _started(self.pid)
+        # An emulator tells a process another start of its own than the kernel tells the others.
+        return found is not None and abs(found - self.start) <= os.sysconf("SC_CLK_TCK")
 
     def send(self, number: int) -> None:
         if self.lives():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+            _kill(self.pid, number)
 
-    def wait(self, seconds: float) -> bool:
-        """Return whether it ends within so many seconds."""
-        until = time.monotonic() + seconds
-        while self.lives():
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.02)
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, number)
+
+
+def _hold(path: Path) -> None:
+    """Show by a lock that this process lives, for as long as it does."""
+    fcntl.flock(os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
+    return False
+
+
+def _is_let_go(path: Path, seconds: float) -> bool:
+    """Return whether a process that holds a file ends within so many seconds."""
+    until = time.monotonic() + seconds
+    while _is_held(path):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _look(folder: Path) -> Dict[str, Any]:
@@ -171,7 +196,7 @@ def _look(folder: Path) -> Dict[str, Any]:
         return {"state": "none"}
     if state["boot_id"] != boot_id():
         return {"state": "rebooted"}
-    if _Process(**state["runner"]).lives():
+    if _is_held(folder / "alive"):
         return {"state": "running"}
     # It may have ended between the two looks.
     return {"state": "lost"} if _read(folder / "end.json") is None else _look(folder)
@@ -230,6 +255,7 @@ def _run(folder: Path, argv: Sequence[str], limit_s: float, tell: int) -> NoRetu
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGALRM, _run_out)
     _adopt_orphans()
+    _hold(folder / "alive")
     environment = {**os.environ, "TMPDIR": str(folder.parent.parent / "tmp")}
     code: Optional[int] = None
     try:
@@ -243,11 +269,8 @@ def _run(folder: Path, argv: Sequence[str], limit_s: float, tell: int) -> NoRetu
                 cwd=str(folder),
                 start_new_session=True,
             )
-            processes = {
-                name: vars(_Process.of(pid))
-                for name, pid in (("runner", os.getpid()), ("child", child.pid))
-            }
-            write_json(folder / "state.json", {"boot_id": boot_id(), **processes})
+            who = {"runner": os.getpid(), "child": vars(_Process.of(child.pid))}
+            write_json(folder / "state.json", {"boot_id": boot_id(), **who})
             os.write(tell, b".")
             os.close(tell)
             signal.setitimer(signal.ITIMER_REAL, limit_s)
@@ -324,10 +347,10 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _started(pid: int) -> Optional[str]:
+def _started(pid: int) -> Optional[int]:
     """Return when a process started, in ticks since the boot; ``None`` where there is none."""
     fields = _stat(pid)
-    return fields[19] if fields and fields[0] != "Z" else None
+    return int(fields[19]) if fields and fields[0] != "Z" else None
 
 
 def _stat(pid: int) -> List[str]:

@@ -128,11 +128,18 @@ class Scene:
     def nap(self, most_s: float) -> None:
         time.sleep(self.chance.uniform(0.0, most_s))
 
-    def while_it_runs(self, do: Callable[[], None], most_s: float = 2.5) -> None:
-        """Do something at a random time of a host's life; the host gets through."""
+    def await_job(self, host: subprocess.Popen[str]) -> None:
+        """Wait until a host has a job there, or its end, and a little longer."""
+        jobs = self.board.cache / "sessions"
+        wait_for(lambda: host.poll() is not None or list(jobs.glob("*/jobs/*/state.json")))
+        self.nap(1.5)
+
+    def while_it_runs(self, do: Callable[[], None] | None = None) -> None:
+        """Do something at a random time of a job's life; the host gets through."""
         host = self.start()
-        self.nap(most_s)
-        do()
+        if do is not None:
+            self.await_job(host)
+            do()
         code, stderr = self.finish(host)
         assert code == 0, stderr
 
@@ -172,12 +179,12 @@ def r04_unknown_name(scene: Scene) -> None:
 
 def r05_link_drops_in_upload(scene: Scene) -> None:
     scene.board.wire.cut_after = scene.chance.randrange(20_000, 1_500_000)
-    scene.while_it_runs(lambda: None)
+    scene.while_it_runs()
     scene.board.wire.cut_after = None
 
 
 def r06_link_drops_in_run(scene: Scene) -> None:
-    scene.while_it_runs(_when_met(scene, scene.board.wire.cut))
+    scene.while_it_runs(scene.board.wire.cut)
 
 
 def r06_link_stalls(scene: Scene) -> None:
@@ -186,7 +193,7 @@ def r06_link_stalls(scene: Scene) -> None:
         scene.nap(4.5)
         scene.board.wire.flow()
 
-    scene.while_it_runs(_when_met(scene, stall))
+    scene.while_it_runs(stall)
 
 
 def r06_host_is_killed(scene: Scene) -> None:
@@ -205,7 +212,7 @@ def r07_reboot(scene: Scene) -> None:
         scene.board.kill()
         scene.board.wire.cut()
 
-    scene.while_it_runs(_when_met(scene, reboot))
+    scene.while_it_runs(reboot)
 
 
 def r08_disk_full(scene: Scene) -> None:
@@ -230,12 +237,12 @@ def r10_another_machine(scene: Scene) -> None:
 
 def r11_clock_is_off(scene: Scene) -> None:
     with _asked(scene, "clock"):
-        scene.while_it_runs(lambda: None)
+        scene.while_it_runs()
 
 
 def r12_banner(scene: Scene) -> None:
     with _asked(scene, "banner"):
-        scene.while_it_runs(lambda: None)
+        scene.while_it_runs()
 
 
 def r13_interrupt_of_what_will_not_end(scene: Scene) -> None:
@@ -255,7 +262,7 @@ def r13_interrupt_of_what_will_not_end(scene: Scene) -> None:
 
 def r13_interrupt(scene: Scene) -> None:
     host = scene.start()
-    _when_met(scene, lambda: scene.nap(2.0))()
+    scene.await_job(host)
     host.send_signal(signal.SIGINT)
     scene.interrupts += 1
     scene.finish(host)
@@ -272,17 +279,6 @@ def r14_busy(scene: Scene) -> None:
 FAULTS: list[Callable[[Scene], None]] = [
     each for name, each in sorted(globals().items()) if name.startswith("r") and name[1:3].isdigit()
 ]
-
-
-def _when_met(scene: Scene, do: Callable[[], None]) -> Callable[[], None]:
-    """Do something once the board has a session; a host that never met it has nothing to lose."""
-
-    def wait() -> None:
-        wait_for(lambda: list((scene.board.cache / "sessions").glob("*/jobs/*/state.json")))
-        scene.nap(1.5)
-        do()
-
-    return wait
 
 
 @contextlib.contextmanager

@@ -207,7 +207,7 @@ def _reboot(board: Board, times: int) -> None:
         state = json.loads(place.read_text())
         state["boot_id"] = "the boot before"
         place.write_text(json.dumps(state))
-        os.kill(state["runner"]["pid"], signal.SIGKILL)
+        os.kill(state["runner"], signal.SIGKILL)
         os.killpg(state["child"]["pid"], signal.SIGKILL)
         board.wire.cut()
 
