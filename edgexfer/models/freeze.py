@@ -49,6 +49,32 @@ def freeze_backbone(model: nn.Module) -> list[nn.Module]:
     return _freeze_leaves(model, leaves)
 
 
+def freeze_stages(model: nn.Module, count: int) -> list[nn.Module]:
+    """Freeze the first stages of a model, stem first, and thaw all that stands behind them.
+
+    Args:
+        model: changed in place.
+        count: how many of ``models.head.stages``; 0 thaws the whole model.
+
+    Returns:
+        The largest modules that are now frozen as a whole, to be kept in eval mode.
+    """
+    still = {name for names in stages(model)[:count] for name in names}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in still)
+    leaves: set[str] = set()
+    frozen = count > 0
+    for name, module in model.named_modules():
+        if not _is_leaf(module):
+            continue
+        own = [f"{name}.{n}".lstrip(".") for n, _ in module.named_parameters(recurse=False)]
+        # Statistics without parameters go with what is defined before them.
+        frozen = all(n in still for n in own) if own else frozen
+        if frozen:
+            leaves.add(name)
+    return _whole(model, "", leaves)
+
+
 def _freeze_leaves(model: nn.Module, leaves: set[str]) -> list[nn.Module]:
     # Parameters of the root itself (class token, position embedding) belong to the stem.
     for parameter in model.parameters(recurse=False):

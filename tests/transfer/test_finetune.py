@@ -6,50 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from edgexfer.core.errors import ModelError, RecipeError, RunError
 from edgexfer.core.rundir import RunInfo, read_run
-from edgexfer.models.create import create_model
-from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
+from edgexfer.recipe import DataSection, ModelSection, TeacherSection
 from edgexfer.transfer.finetune import finetune
-from tests.pictures import write_folder
+from tests.transfer.tiny import TRAIN, from_weights, moved
 
 pytestmark = pytest.mark.torch
 
-TRAIN = TrainSection(epochs=2, batch_size=16, lr=1e-2, warmup=0.5, augment="none", precision="fp32")
 SCRATCH = TeacherSection(ModelSection("resnet8", size=16), "scratch", train=TRAIN)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 16)))
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a resnet8 of five other classes, with statistics that are not the initial ones."""
-    model, _ = create_model("resnet8", 5, seed=7)
-    model.train()
-    for seed in range(3):
-        model(torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(seed)))
-    place = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
-    save_file(model.state_dict(), place)
-    return place
-
-
-def from_weights(weights: Path, strategy: str, train: TrainSection = TRAIN) -> TeacherSection:
-    model = ModelSection("resnet8", size=16, weights=str(weights))
-    return TeacherSection(model, strategy, train=train)
-
-
-def moved(run: Path, weights: Path) -> set[str]:
-    """The names of the tensors that are not those of the weights file any more."""
-    before, after = load_file(weights), load_file(run / "model" / "weights.safetensors")
-    assert before.keys() == after.keys()
-    return {n for n, t in before.items() if t.shape != after[n].shape or not t.equal(after[n])}
 
 
 def test_probe_moves_the_new_head_alone(tmp_path: Path, data: DataSection, weights: Path) -> None:
