@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
     doctor.set_defaults(verb=_doctor)
 
+    peaks = verbs.add_parser("peaks", help="time kernels that a host wrote, for a profile")
+    peaks.add_argument("kernels", type=Path, help="folder with kernels.json")
+    peaks.add_argument("--backend", required=True, help="a runtime that loads ONNX")
+    peaks.set_defaults(verb=_peaks)
+
     show = verbs.add_parser("facts", help="print what is known of this machine, as JSON")
     show.set_defaults(verb=_facts)
     return parser
@@ -223,6 +228,17 @@ def _doctor(args: argparse.Namespace) -> int:
     text = json.dumps(encode(findings)) if args.json else "\n".join(lines(findings))
     sys.stdout.write(text + "\n")
     return exit_code(findings)
+
+
+def _peaks(args: argparse.Namespace) -> int:
+    import_numpy()
+    from edgexfer.bench.emulated import refuse_emulation
+    from edgexfer.bench.peaks import measure_memory, measure_peaks, read_kernels
+
+    refuse_emulation("a profile's peaks")
+    found = {**measure_peaks(read_kernels(args.kernels), args.backend), **measure_memory()}
+    sys.stdout.write(json.dumps(encode(found)) + "\n")
+    return 0
 
 
 def _facts(args: argparse.Namespace) -> int:  # noqa: ARG001

@@ -15,6 +15,7 @@ from edgexfer.bench.cores import usable_cores
 from edgexfer.bench.latency import timed
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
+from edgexfer.core.files import read_json
 from edgexfer.core.profile import Fact
 
 # Of each kernel so many runs at least, and for so long; the fastest counts, as a peak is a ceiling.
@@ -39,6 +40,19 @@ class Kernel:
     quantized: bool
     operations: int
     shape: Tuple[int, ...]
+
+
+def read_kernels(folder: Path) -> Tuple[Kernel, ...]:
+    """Read what ``kernels.json`` lists; its paths are relative to the folder.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    found = read_json(folder / "kernels.json")
+    return tuple(
+        Kernel(folder / each["path"], each["quantized"], each["operations"], tuple(each["shape"]))
+        for each in found
+    )
 
 
 def measure_peaks(kernels: Iterable[Kernel], backend: str, device: str = "CPU") -> Dict[str, Fact]:

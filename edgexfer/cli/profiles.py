@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgexfer.cli.machines import fleet_of, machine_options
 from edgexfer.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def command() -> None:
       edgexfer profiles show jetson
       edgexfer profiles show rpi5 --model student.onnx
       edgexfer profiles probe --backend onnxruntime > my-machine.yaml
+      edgexfer profiles probe --on ssh:pi5 --name my-pi > my-pi.yaml
     """
 
 
@@ -87,22 +89,24 @@ def check(file: Path) -> None:
 
 @command.command("probe")
 @click.option("--backend", default="onnxruntime", show_default=True, help="The runtime to use.")
-@click.option("--name", help="Name of the profile.  [default: this machine's]")
-def probe_(backend: str, name: str | None) -> None:
-    """Print a profile of this machine, every fact measured here.
+@click.option("--name", help="Name of the profile.  [default: the machine's]")
+@machine_options
+def probe_(backend: str, name: str | None, **given: Any) -> None:
+    """Print a profile of this machine or a board, every fact measured there.
 
     It takes some seconds, in which nothing else should run.
     """
     from edgexfer.bench.device import facts
     from edgexfer.profiles import probe, to_yaml
+    from edgexfer.remote.probe import ONNX_BACKENDS, probe_machine
 
-    found = facts()
-    profile = probe(found, backend, name)  # refuses a wrong name before anything is measured
-    if backend in ("onnxruntime", "openvino"):
-        from edgexfer.remote.probe import measure
-
-        profile = probe(found, backend, name, measure(backend))
-    else:
+    probe(facts(), backend, name)  # refuses a wrong name before anything is measured
+    fleet = fleet_of(given)
+    if len(fleet.machines) > 1:
+        raise click.UsageError("probe takes one machine", click.get_current_context())
+    found, peaks = probe_machine(fleet.reach(fleet.machines[0]), backend)
+    profile = probe(found, backend, name, peaks)
+    if backend not in ONNX_BACKENDS:
         click.echo(f"{backend} loads no ONNX file here: peaks are left out", err=True)
     if (found["load1"] or 0.0) > 0.5:
         click.echo(f"load was {found['load1']} before it: peaks may be too low", err=True)

@@ -6,19 +6,27 @@ The small ONNX files that keep it busy multiplying are written here, on the host
 
 from __future__ import annotations
 
+import contextlib
+import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgexfer.bench.emulated import refuse_emulation
-from edgexfer.bench.peaks import Kernel, measure_memory, measure_peaks
+from edgexfer.bench.peaks import Kernel
+from edgexfer.core.codec import decode
+from edgexfer.core.files import write_json
 from edgexfer.core.profile import Fact
+from edgexfer.remote.pack import pack_device_side
+from edgexfer.remote.transport import Transport, checked
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
+ONNX_BACKENDS = ("onnxruntime", "openvino")
+_LIMIT_S = 600.0
 # Layers in a row, so that what runs once (entering, leaving, quantizing the input) weighs little.
 _LAYERS = 4
 # Convolutions 3 x 3 of 128 channels over 14 x 14, and products of 256 x 512 x 512: large enough for
@@ -28,15 +36,34 @@ _CHANNELS, _SIDE = 128, 14
 _ROWS, _WIDTH = 256, 512
 
 
-def measure(backend: str) -> dict[str, Fact]:
-    """Return the peaks of a runtime on this machine's CPU, and the bandwidth of its memory.
+def probe_machine(
+    reach: Callable[[Path], Transport], backend: str
+) -> tuple[dict[str, Any], dict[str, Fact]]:
+    """Return the facts of a machine that is reached with a transport, and its peaks.
+
+    Args:
+        reach: makes the way to it, given a folder for scratch files.
+        backend: of ``ONNX_BACKENDS`` for the peaks; there are none of any other.
 
     Raises:
-        BackendError: the runtime is missing, or an emulator runs this process.
+        MachineError: it cannot be reached.
+        BackendError: the runtime is missing there, or an emulator runs its programs.
     """
-    refuse_emulation("a profile's peaks")
-    with tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as folder:
-        return {**measure_peaks(write_kernels(Path(folder)), backend), **measure_memory()}
+    with (
+        tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as scratch,
+        contextlib.closing(reach(Path(scratch))) as way,
+    ):
+        program = [*way.python, way.push(pack_device_side(Path(scratch) / "edgexfer.pyz"))]
+        facts = json.loads(checked(way.run([*program, "facts"], timeout_s=_LIMIT_S), way))
+        if backend not in ONNX_BACKENDS:
+            return facts, {}
+        folder = Path(scratch) / "kernels"
+        folder.mkdir()
+        kernels = [{**vars(k), "path": k.path.name} for k in write_kernels(folder)]
+        write_json(folder / "kernels.json", kernels)
+        argv = [*program, "peaks", way.push(folder), "--backend", backend]
+        found = json.loads(checked(way.run(argv, timeout_s=_LIMIT_S), way))
+    return facts, {name: decode(Fact, value, name) for name, value in found.items()}
 
 
 def write_kernels(folder: Path) -> tuple[Kernel, ...]:

@@ -112,7 +112,9 @@ def checked(done: Completed, transport: Transport) -> str:
     if done.code == 0:
         return done.stdout
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    how = "its time ran out" if done.code is None else f"exit code {done.code}"
+    if lines[-2:-1] and lines[-2].startswith("error: ") and lines[-1].startswith("fix: "):
+        raise BackendError(f"{transport.name}: {lines[-2][7:]}", lines[-1][5:])
+    how = "its time ran out" if done.code is None else done.reason or f"exit code {done.code}"
     what = lines[-1] if lines else how
     raise BackendError(
         f"{transport.name}: the device side does not run ({what[:160]})",

@@ -13,6 +13,7 @@ import pytest
 
 from edgexfer.cli import run
 from edgexfer.core.record import read_record
+from edgexfer.profiles import check_profile
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.bench import UNFINISHED
 from tests.bundles import make_bundle
@@ -104,3 +105,16 @@ def test_finished_cells_are_not_measured_again(board: Board, tmp_path: Path) -> 
     assert all(samples in measured for samples in kept.values())
     assert [path.name for path in out.iterdir()] == ["x86-null-fp32.json"]
     assert board.leftovers() == []
+
+
+def test_a_board_is_probed(
+    on_path: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["profiles", "probe", "--backend", "null", "--name", "my-board"]
+    assert run([*argv, "--on", "ssh:bench-board"]) == 0
+    place = tmp_path / "my-board.yaml"
+    place.write_text(capsys.readouterr().out)
+    assert check_profile(place).name == "my-board"
+    assert on_path.leftovers() == []
+    assert run([*argv, "--on", "ssh:bench-board,local"]) == 2
+    assert "probe takes one machine" in capsys.readouterr().err

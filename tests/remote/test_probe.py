@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from edgexfer.bench import emulated
-from edgexfer.bench.device import facts
+from edgexfer.bench.__main__ import main
 from edgexfer.bench.latency import timed
 from edgexfer.bench.peaks import measure_memory, measure_peaks
 from edgexfer.core.backend import Plan, get_backend
@@ -21,7 +21,8 @@ from edgexfer.models.onnx import INPUT, export_onnx
 from edgexfer.models.roofline import bound
 from edgexfer.models.workload import read_workload
 from edgexfer.profiles import check_profile, probe, to_yaml
-from edgexfer.remote.probe import measure, write_kernels
+from edgexfer.remote.probe import probe_machine, write_kernels
+from edgexfer.remote.transport import Local
 
 RUNTIMES = [
     pytest.param("onnxruntime", marks=pytest.mark.ort),
@@ -34,7 +35,8 @@ RUNS = 30
 @pytest.fixture(scope="module", params=RUNTIMES)
 def probed(request: pytest.FixtureRequest) -> HardwareProfile:
     """A profile of this machine for one runtime."""
-    return probe(facts(), request.param, "this-machine", measure(request.param))
+    found, peaks = probe_machine(Local, request.param)
+    return probe(found, request.param, "this-machine", peaks)
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +104,15 @@ def test_a_runtime_that_refuses_the_files_is_named(tmp_path: Path) -> None:
     assert "another backend" in caught.value.fix
 
 
-def test_an_emulated_machine_has_no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_emulated_machine_has_no_peaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(emulated, "emulator", lambda: ("qemu-aarch64, a program for x86", ""))
-    with pytest.raises(BackendError, match=r"a profile.s peaks: .* is emulated by qemu") as caught:
-        measure("onnxruntime")
-    assert caught.value.fix == "measure on the device itself"
+    assert main(["peaks", str(tmp_path), "--backend", "onnxruntime"]) == 3
+    what, fix = capsys.readouterr().err.splitlines()
+    assert "a profile's peaks: " in what
+    assert "is emulated by qemu" in what
+    assert fix == "fix: measure on the device itself"
 
 
 def test_memory_is_faster_than_a_disk_and_slower_than_light() -> None:

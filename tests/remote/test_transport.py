@@ -57,3 +57,6 @@ def test_a_device_side_that_does_not_run_says_why(tmp_path: Path) -> None:
     assert sys.executable in caught.value.fix
     with pytest.raises(BackendError, match=r"\(its time ran out\)"):
         checked(Completed([], None, "", ""), way)
+    with pytest.raises(BackendError, match=r"^this machine: numpy is missing$") as caught:
+        checked(Completed([], 3, "", "error: numpy is missing\nfix: pip install numpy\n"), way)
+    assert caught.value.fix == "pip install numpy"
