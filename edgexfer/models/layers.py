@@ -60,6 +60,17 @@ def find_layer(model: nn.Module, layer: str, where: str) -> str:
     )
 
 
+def norm_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the normalising layers, those that are derived from torch's own."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the scales and shifts of the normalising layers."""
+    return [p for module in norm_modules(model) for p in module.parameters(recurse=False)]
+
+
 def _in_stem(model: nn.Module, names: list[str], module: str) -> bool:
     """Say whether a module and all that is defined before it belong to the stem."""
     matcher: Any = getattr(model, "group_matcher", None)

@@ -123,7 +123,7 @@ def test_a_transformer_thaws_its_embeddings_last() -> None:
         frozen = freeze_stages(model, count)
         still = {n for names in stages(model)[:count] for n in names}
         assert {n for n, p in model.named_parameters() if not p.requires_grad} == still
-        assert model.pos_embed.requires_grad == (count == 0)  # type: ignore[union-attr]
+        assert model.pos_embed.requires_grad == (count == 0)
         for module in frozen:
             assert not any(p.requires_grad for p in module.parameters())
     assert frozen == []
