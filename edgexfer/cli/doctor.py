@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgexfer.cli.machines import machine_of, machine_options
 from edgexfer.cli.options import json_option
 
 if TYPE_CHECKING:
     from edgexfer.bench.checkup import Finding
-    from edgexfer.remote.transport import Transport
 
 
 @click.command("doctor")
-@click.option("--on", "machine", default="local", help="ssh:HOST for a board.  [default: local]")
 @click.option("--target", help="The board's profile, for its runtime.  [default: rpi5-onnxruntime]")
+@machine_options
 @json_option
-def command(machine: str, target: str | None, as_json: bool) -> int:
+def command(target: str | None, as_json: bool, **given: Any) -> int:
     """Say what works on this machine or a board; exit 3 where something needed is missing.
 
     Examples:
@@ -30,7 +29,7 @@ def command(machine: str, target: str | None, as_json: bool) -> int:
     from edgexfer.bench.checkup import exit_code, lines
     from edgexfer.core.codec import encode
 
-    findings = _look(machine, target)
+    findings = _look(target, given)
     if as_json:
         click.echo(json.dumps(encode(findings), indent=2))
     else:
@@ -38,26 +37,17 @@ def command(machine: str, target: str | None, as_json: bool) -> int:
     return exit_code(findings)
 
 
-def _look(machine: str, target: str | None) -> list[Finding]:
+def _look(target: str | None, given: dict[str, Any]) -> list[Finding]:
     """Look at this machine as the host of all work, or at one that is to run a target's artefacts.
 
     A host that is asked for a target is looked at like a board.
     """
-    from edgexfer.remote.address import parse_address
-
-    address = parse_address(machine)
-    if not address.host and target is None:
+    machine, reach = machine_of(given)
+    if not machine.host and target is None:
         from edgexfer.cli.health import examine
 
         return examine()
     from edgexfer.profiles import find_profile
     from edgexfer.remote.checkup import check_machine
-    from edgexfer.remote.ssh import Ssh
-    from edgexfer.remote.transport import Local
 
-    profile = find_profile(target or "rpi5-onnxruntime")
-
-    def reach(scratch: Path) -> Transport:
-        return Ssh(address, scratch) if address.host else Local(scratch)
-
-    return check_machine(reach, profile.backend)
+    return check_machine(reach, find_profile(target or "rpi5-onnxruntime").backend)

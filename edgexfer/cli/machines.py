@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from edgexfer.remote.address import Address
     from edgexfer.remote.fleet import Fleet
+    from edgexfer.remote.transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,3 +54,18 @@ def fleet_of(given: dict[str, Any]) -> Fleet:
     python = check_python(given["remote_python"] or "python3")
     options = Options(python=python, wait=given["wait"])
     return Fleet(parse_addresses(given["on"]), options, lambda text: click.echo(text, err=True))
+
+
+def machine_of(given: dict[str, Any]) -> tuple[Address, Callable[[Path], Transport]]:
+    """Return the one machine that the options name, and what makes the way to it.
+
+    Raises:
+        InputError: as ``fleet_of``.
+        UsageError: they name several.
+    """
+    fleet = fleet_of(given)
+    if len(fleet.machines) > 1:
+        context = click.get_current_context()
+        raise click.UsageError("--on names several machines, and one can be asked", context)
+    [machine] = fleet.machines
+    return machine, fleet.reach(machine)

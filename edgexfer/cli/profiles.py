@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgexfer.cli.machines import fleet_of, machine_options
+from edgexfer.cli.machines import machine_of, machine_options
 from edgexfer.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -101,10 +101,7 @@ def probe_(backend: str, name: str | None, **given: Any) -> None:
     from edgexfer.remote.probe import ONNX_BACKENDS, probe_machine
 
     probe(facts(), backend, name)  # refuses a wrong name before anything is measured
-    fleet = fleet_of(given)
-    if len(fleet.machines) > 1:
-        raise click.UsageError("probe takes one machine", click.get_current_context())
-    found, peaks = probe_machine(fleet.reach(fleet.machines[0]), backend)
+    found, peaks = probe_machine(machine_of(given)[1], backend)
     profile = probe(found, backend, name, peaks)
     if backend not in ONNX_BACKENDS:
         click.echo(f"{backend} loads no ONNX file here: peaks are left out", err=True)

@@ -129,7 +129,7 @@ def test_an_upload_goes_on_where_the_link_broke(board: Board, tmp_path: Path) ->
     assert board.leftovers() == []
 
 
-@pytest.mark.parametrize("how", ["cut", "stall"])
+@pytest.mark.parametrize("how", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
 def test_a_job_outlives_its_link(board: Board, tmp_path: Path, how: str) -> None:
     mark = tmp_path / "runs"
     script = f"import time; open({str(mark)!r}, 'a').write('x'); time.sleep(1); print('done')"
@@ -182,7 +182,7 @@ def _id(argv: list[str]) -> str:
     return fingerprint([*argv, 30])[:32]
 
 
-@pytest.mark.parametrize("reboots", [1, 2])
+@pytest.mark.parametrize("reboots", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_reboot_costs_one_cell_at_most(board: Board, tmp_path: Path, reboots: int) -> None:
     script = "import time; time.sleep(1.5); print('done')"
     with closing(board.reach(tmp_path / "s")) as way:

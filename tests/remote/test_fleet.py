@@ -75,6 +75,7 @@ def test_a_fleet_fills_one_folder_and_a_board_that_is_off_is_a_row(
         assert records[name].device["on"] == f"ssh:{name}"
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_measured_again(board: Board, tmp_path: Path) -> None:
     """The host is killed in the midst of it; the same command measures what is left alone."""
     bundle = make_bundle(tmp_path / "bundle")
@@ -117,4 +118,4 @@ def test_a_board_is_probed(
     assert check_profile(place).name == "my-board"
     assert on_path.leftovers() == []
     assert run([*argv, "--on", "ssh:bench-board,local"]) == 2
-    assert "probe takes one machine" in capsys.readouterr().err
+    assert "names several machines" in capsys.readouterr().err
