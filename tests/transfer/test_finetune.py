@@ -25,7 +25,7 @@ def test_probe_moves_the_new_head_alone(tmp_path: Path, data: DataSection, weigh
     assert moved(tmp_path / "run", weights) == {"fc.weight", "fc.bias"}
     head = load_file(tmp_path / "run" / "model" / "weights.safetensors")["fc.weight"]
     assert tuple(head.shape) == (3, 64)
-    assert info.status == "done" and info.result["fit"]["steps"] == 4
+    assert info.status == "done" and info.result["fit"]["epochs"] == 1
 
 
 @pytest.mark.parametrize("until", ["layer2", None])
@@ -107,7 +107,7 @@ def test_a_strategy_that_does_not_fit_is_refused(
     [
         ("freeze", {"untill": "layer2"}, "strategy freeze: unknown key untill", "until"),
         ("freeze", {"until": 2}, "strategy freeze: until is 2", "a value of that type"),
-        ("probe", {"until": "layer2"}, "strategy probe has no options", "leave it out"),
+        ("full", {"until": "layer2"}, "strategy full has no options", "leave it out"),
     ],
 )
 def test_an_option_that_the_strategy_does_not_have_is_refused(
