@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from edgexfer.core.errors import Interrupted
-from edgexfer.core.progress import Progress
+from edgexfer.core.progress import Progress, say
 from edgexfer.data.augment import mix
 from edgexfer.data.feed import Batch
 from edgexfer.data.images import Images
@@ -30,6 +30,7 @@ from edgexfer.training.objective import Objective, Views
 from edgexfer.training.schedule import Schedule
 from edgexfer.training.setup import (
     choose_precision,
+    doubt_validation,
     make_stepper,
     new_state,
     one_hot,
@@ -67,6 +68,9 @@ def fit(job: Job) -> FitResult:
     started = time.monotonic()
     here = world()
     refuse(job, here)
+    doubt = doubt_validation(job)
+    if doubt is not None and here.leader:
+        say(doubt, quiet=job.quiet)
     job.run.set(lineage={**job.run.info.lineage, "malloc_tuned": host.tune_malloc()})
 
     # 1. Everything on the device, as it was built or as the newest checkpoint has it.

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.core.progress import say
+from edgexfer.core.stats import wilson
 from edgexfer.models.head import head_size
 from edgexfer.models.normalise import PixelModel
 from edgexfer.training import checkpoint, compilation, precision
@@ -25,6 +26,9 @@ from edgexfer.training.objective import Views
 from edgexfer.training.schedule import refuse_schedule
 from edgexfer.training.state import State
 from edgexfer.training.step import Stepper
+
+# Half a width of the interval of val accuracy, in points, from which on it decides nothing.
+_RESOLUTION_PT = 3.0
 
 
 def refuse(job: Job, here: World) -> None:
@@ -53,6 +57,28 @@ def refuse(job: Job, here: World) -> None:
     for good, what, fix in checks:
         if not good:
             raise RecipeError(what, fix)
+
+
+def doubt_validation(job: Job) -> str | None:
+    """Say where the val images are too few for early stopping to follow anything but chance.
+
+    Which of two epochs is better cannot be told where accuracies differ by less than the half width
+    of the 95 % interval; at 80 % that is 3 points with 700 images.
+
+    Returns:
+        A line for people; ``None`` where nothing is decided by them, or they are enough.
+    """
+    if job.section.patience is None or job.val is None:
+        return None
+    n = len(job.val)
+    low, high = wilson(round(0.8 * n), n)
+    half_pt = 100 * (high - low) / 2
+    if half_pt <= _RESOLUTION_PT:
+        return None
+    return (
+        f"warning: {n} val images know an accuracy to about ±{half_pt:.0f} points, so "
+        "train.patience stops by chance; a larger data.val or no patience is safer"
+    )
 
 
 def train_mode(job: Job) -> None:
@@ -206,8 +232,12 @@ def _micro_batch(job: Job, here: World) -> int:
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Return labels (B,) as float32 (B, classes); a label of -1 is none, a row of zeros."""
-    return F.one_hot(labels.clamp(min=0), classes).float() * (labels >= 0).unsqueeze(1)
+    """Return labels (B,) as float32 (B, classes); a label of -1 is none, a row of zeros.
+
+    Labels of several tasks (B, T) are places among all outputs, so that each sets its own.
+    """
+    found = F.one_hot(labels.clamp(min=0), classes).float() * (labels >= 0).unsqueeze(-1)
+    return found.sum(1) if labels.ndim > 1 else found
 
 
 def to_device(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -160,7 +160,7 @@ def test_the_choice_is_made_once_and_kept(run: RunDir, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(compilation, "race", race)
     monkeypatch.setattr(compilation, "unsuited", lambda *_, **__: None)
-    job = make_job(run, accumulate=2)
+    job = make_job(run, accumulate=2, compile="auto")
     model = PixelModel(job.model, job.preprocess)
     choose = partial(setup.choose_compilation, job, World(), model, "fp32")
     # One that was begun before there was a choice has been eager.
@@ -183,13 +183,13 @@ def test_a_run_that_was_begun_compiled_is_not_resumed_without_a_compiler(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(MachineError, match="which needs the C\\+\\+ compiler") as caught:
-        fit(make_job(run))
+        fit(make_job(run, compile="auto"))
     assert "install g++" in caught.value.fix
 
 
 def test_why_a_training_is_not_tried_is_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "unsuited", lambda *_, **__: "there is no C++ compiler")
-    job = make_job(run)
+    job = make_job(run, compile="auto")
     model = PixelModel(job.model, job.preprocess)
     assert not setup.choose_compilation(job, World(), model, "fp32", begun=False)
     assert run.info.lineage["compile"]["why"] == "there is no C++ compiler"

@@ -22,6 +22,7 @@ from edgexfer.training import checkpoint
 from edgexfer.training.evaluate import predict_logits, top1_pct
 from edgexfer.training.loop import Job, fit
 from edgexfer.training.objective import cross_entropy
+from edgexfer.training.setup import doubt_validation
 from tests.training.toy import Net, bits, make_job, make_run
 
 pytestmark = pytest.mark.torch
@@ -34,7 +35,9 @@ def _one_thread() -> None:
 
 def digits_job(run: RunDir, **changes: Any) -> Job:
     """A training of edgexfer's own smallest model on real images through the real feed."""
-    section = TrainSection(**{"epochs": 2, "lr": 3e-3, "precision": "fp32", **changes})
+    section = TrainSection(
+        **{"epochs": 2, "lr": 3e-3, "precision": "fp32", "compile": "off", **changes}
+    )
     dataset = open_dataset("digits", limit=400)
     preprocess = default_preprocess("resnet8", 16)
     model, _ = create_model("resnet8", len(dataset.classes), seed=section.seed)
@@ -266,6 +269,23 @@ def test_fp16_without_a_gpu_is_refused(run: RunDir) -> None:
     assert "fp16" in caught.value.what and "bf16" in caught.value.fix
 
 
+def test_few_val_images_are_said_to_decide_nothing(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(run, patience=3)
+    assert job.val is not None and len(job.val) == 100
+    said = doubt_validation(job)
+    assert said is not None and "100 val images know an accuracy to about ±8 points" in said
+    assert doubt_validation(make_job(run)) is None
+    job.val.labels = job.val.labels.repeat(8)
+    job.val.keys = job.val.keys * 8
+    assert doubt_validation(job) is None
+    loud = make_job(run, patience=1, epochs=1)
+    loud.quiet = False
+    fit(loud)
+    assert "warning: 100 val images" in capsys.readouterr().err
+
+
 def test_patience_without_val_images_is_refused(run: RunDir) -> None:
     job = make_job(run, patience=3)
     job.val = None
@@ -289,7 +309,7 @@ def test_compile_without_a_compiler_is_refused(
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MachineError) as caught:
         fit(make_job(run, compile="on"))
-    assert "train.compile needs a C++ compiler" in caught.value.what
+    assert "which needs the C++ compiler g++" in caught.value.what
 
 
 def test_the_precision_that_a_race_chose_is_kept(run: RunDir) -> None:

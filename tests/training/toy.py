@@ -107,6 +107,7 @@ def make_job(run: RunDir, model: nn.Module | None = None, **changes: Any) -> Job
         "lr": 1e-2,
         "precision": "fp32",
         "warmup": 0.5,
+        "compile": "off",
         **changes,
     }
     section = TrainSection(**settings)
