@@ -21,7 +21,18 @@ AUGMENTS = ("none", "shift", "flip", "crop", "randaugment")
 Int64 = npt.NDArray[np.int64]
 
 # What a number is drawn for; each use has its own stream, so that none repeats another.
-ORDER, ROWS, COLUMNS, MIRROR, AREA, RATIO, MIX, RANDAUGMENT = range(1, 9)
+(
+    ORDER,
+    ROWS,
+    COLUMNS,
+    MIRROR,
+    AREA,
+    RATIO,
+    MIX,
+    RANDAUGMENT,
+    ORDER_UNLABELLED,
+    STRONG,
+) = range(1, 11)
 # Random resized crop as in Szegedy et al. 2015 (Going Deeper with Convolutions), section 6.
 _AREA = (0.08, 1.0)
 _LOG_RATIO = float(np.log(4 / 3))

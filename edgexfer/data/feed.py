@@ -20,7 +20,14 @@ import torch
 from edgexfer.core.errors import DataError, nearest
 from edgexfer.core.files import sha256_bytes
 from edgexfer.core.preprocess import Preprocess
-from edgexfer.data.augment import AUGMENTS, ORDER, base_augment, cropped, shifted
+from edgexfer.data.augment import (
+    AUGMENTS,
+    ORDER,
+    ORDER_UNLABELLED,
+    base_augment,
+    cropped,
+    shifted,
+)
 from edgexfer.data.cache import ProgressFactory
 from edgexfer.data.counter import order
 from edgexfer.data.dataset import UNLABELLED, Dataset
@@ -62,6 +69,9 @@ class TrainFeed:
         preprocess: the model's geometry.
         batch_size: images per step, over all processes.
         split: ``train``, or ``train+unlabelled`` for the images without labels as well.
+        balanced: of ``train+unlabelled``: half of each batch, and of each process's share, has no
+            label. An epoch goes through the labelled images once; the unlabelled ones go on where
+            the epoch before ended.
         augment: ``none``, ``shift``, ``flip``, ``crop`` or ``randaugment``, see ``augment``.
         seed: of the order, and of the views unless they have their own.
         views: how many epochs have views of their own before they come again; ``None`` for all.
@@ -85,6 +95,7 @@ class TrainFeed:
     _: KW_ONLY
     batch_size: int
     split: str = "train"
+    balanced: bool = False
     augment: str = "none"
     seed: int = 0
     views: int | None = None
@@ -114,10 +125,12 @@ class TrainFeed:
         """
         if self.augment not in AUGMENTS:
             raise DataError(f"train.augment is {self.augment!r}", nearest(self.augment, AUGMENTS))
-        if self.batch_size < 1 or self.batch_size % self.world:
+        shares = self.world * (1 + self.balanced)
+        if self.batch_size < 1 or self.batch_size % shares:
+            half = ", half of it without labels" if self.balanced else ""
             raise DataError(
-                f"train.batch_size is {self.batch_size}, shared by {self.world} processes",
-                f"make it a positive multiple of {self.world}",
+                f"train.batch_size is {self.batch_size}, shared by {self.world} processes{half}",
+                f"make it a positive multiple of {shares}",
             )
         if self.views is not None and self.views < 1:
             raise DataError(f"train.views is {self.views}", "give at least 1, or leave it out")
@@ -129,12 +142,19 @@ class TrainFeed:
                 f"{self.dataset.spec}: has no unlabelled images", "set data.unlabelled to a folder"
             )
         self._open(names)
-        if len(self.keys) < self.world:
+        gone_through, size = len(self.keys), self.batch_size
+        if self.balanced:
+            gone_through, size = int((self.labels >= 0).sum()), size // 2
+            if gone_through == len(self.keys):
+                raise DataError(
+                    f"{self.dataset.spec}: no unlabelled image can be used", "name another folder"
+                )
+        if gone_through < self.world:
             raise DataError(
-                f"{self.dataset.spec}: {len(self.keys)} training images for {self.world} processes",
+                f"{self.dataset.spec}: {gone_through} training images for {self.world} processes",
                 "use fewer processes",
             )
-        self.steps_per_epoch = max(len(self.keys) // self.batch_size, 1)
+        self.steps_per_epoch = max(gone_through // size, 1)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, from ``start_step`` on, while threads make the next ones.
@@ -162,10 +182,31 @@ class TrainFeed:
             int64, (``steps_per_epoch``, images per step).
         """
         again = self.view_epoch(epoch) if self.mixes else epoch
+        if self.balanced:
+            return self._balanced_order(again)
         places = order(len(self.keys), self.seed, again, ORDER)
         # A small data set gives one short batch, the same number of images to each process.
         size = min(self.batch_size, len(places) - len(places) % self.world)
         return places[: self.steps_per_epoch * size].reshape(self.steps_per_epoch, size)
+
+    def _balanced_order(self, epoch: int) -> Int64:
+        """Return an order in which each process's share alternates between with and without."""
+        steps, n = self.steps_per_epoch, int((self.labels >= 0).sum())
+        # As above: a small data set gives one short batch.
+        half = min(self.batch_size // 2, n - n % self.world)
+        many, others = steps * half, len(self.keys) - n
+        labelled = order(n, self.seed, epoch, ORDER)[:many]
+        # A round is one walk through the unlabelled images, in an order of its own; it ends
+        # wherever it does in an epoch, and the next one begins.
+        rounds, places = np.divmod(np.arange(epoch * many, (epoch + 1) * many), others)
+        unlabelled = np.empty_like(labelled)
+        for number in np.unique(rounds):
+            now = rounds == number
+            walk = order(others, self.seed, int(number), ORDER_UNLABELLED)
+            unlabelled[now] = n + walk[places[now]]
+        # Every ``world``-th image is one process's: blocks of that size alternate.
+        blocks = (part.reshape(steps, -1, self.world) for part in (labelled, unlabelled))
+        return np.stack(list(blocks), axis=2).reshape(steps, 2 * half)
 
     @property
     def period(self) -> int | None:

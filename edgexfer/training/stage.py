@@ -97,6 +97,8 @@ def make_feed(
     preprocess: Preprocess,
     train: TrainSection,
     split: str = "train",
+    *,
+    balanced: bool = False,
 ) -> TrainFeed:
     """Make the feed of augmented training batches for this process.
 
@@ -106,6 +108,7 @@ def make_feed(
         preprocess: the model's geometry.
         train: batches, views and their seeds.
         split: ``train``, or ``train+unlabelled`` for a student that a teacher answers for.
+        balanced: half of each batch has no label.
     """
     from edgexfer.data.feed import TrainFeed
     from edgexfer.training.distributed import world
@@ -116,6 +119,7 @@ def make_feed(
         preprocess,
         batch_size=train.batch_size,
         split=split,
+        balanced=balanced,
         augment=train.augment,
         seed=train.seed,
         views=train.views,

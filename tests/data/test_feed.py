@@ -311,3 +311,57 @@ def test_the_identity_names_what_decides_a_view(
     dataset: Dataset, changes: dict[str, Any], same_views: bool
 ) -> None:
     assert (feed(dataset).identity() == feed(dataset, **changes).identity()) == same_views
+
+
+def test_half_of_each_balanced_batch_has_no_label(more: Dataset) -> None:
+    one = feed(more, split="train+unlabelled", balanced=True)
+    assert one.steps_per_epoch == 12  # 48 labelled images, 4 in each batch
+    epochs = [list(one.epoch(e)) for e in range(5)]
+    for batches in epochs:
+        assert all((b.labels < 0).tolist() == [False, True] * 4 for b in batches)
+        labelled = [int(i) for b in batches for i in b.index if i < 48]
+        assert sorted(labelled) == list(range(48))
+    assert same(list(one.epoch(3, start_step=5)), epochs[3][5:])
+    # Ten at a time, through the borders of steps and epochs, each in an order of its own.
+    walked = [int(i) for batches in epochs for b in batches for i in b.index if i >= 48]
+    rounds = [walked[i : i + 10] for i in range(0, 240, 10)]
+    assert all(sorted(r) == list(range(48, 58)) for r in rounds)
+    assert len({tuple(r) for r in rounds}) == 24
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_each_process_has_half_of_its_share_without_label(more: Dataset, world: int) -> None:
+    def order(**options: Any) -> list[Batch]:
+        return list(feed(more, split="train+unlabelled", balanced=True, **options).epoch(2))
+
+    alone = order()
+    ranks = [order(rank=r, world=world) for r in range(world)]
+    for step, batch in enumerate(alone):
+        shares = [rank[step] for rank in ranks]
+        assert all((s.labels < 0).tolist() == [False, True] * (4 // world) for s in shares)
+        together = sorted(int(i) for s in shares for i in s.index)
+        assert together == sorted(batch.index.tolist())
+
+
+def test_a_small_balanced_set_gives_one_short_batch(more: Dataset) -> None:
+    options = {"split": "train+unlabelled", "balanced": True, "batch_size": 500, "world": 5}
+    (batch,) = feed(more, **options, rank=4).epoch(0)
+    assert (batch.labels < 0).tolist() == [False, True] * 9
+
+
+@pytest.mark.parametrize(
+    ("options", "what", "fix"),
+    [
+        ({"batch_size": 9}, "batch_size is 9, shared by 1 processes, half of it", "multiple of 2"),
+        ({"batch_size": 6, "world": 2}, "is 6, shared by 2 processes, half", "multiple of 4"),
+        ({"split": "train"}, "no unlabelled image can be used", "another folder"),
+        ({"batch_size": 100, "world": 50}, "48 training images for 50 processes", "fewer"),
+    ],
+)
+def test_what_cannot_be_balanced_is_refused(
+    more: Dataset, options: dict[str, Any], what: str, fix: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        feed(more, **{"split": "train+unlabelled", "balanced": True, **options})
+    assert what in caught.value.what
+    assert fix in caught.value.fix
