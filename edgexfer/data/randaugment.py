@@ -24,18 +24,18 @@ LAYERS = 2
 # Magnitude 9 of 30, the default of the paper's ImageNet setting.
 STRENGTH = 9 / 30
 # Pixels that a geometric operation brings in from outside: the mean colour of ImageNet.
-_FILL = [124.0, 116.0, 104.0]
+FILL = [124.0, 116.0, 104.0]
 
 
 def randaugment(
-    batch: torch.Tensor, index: npt.NDArray[np.int64], words: tuple[int, int]
+    batch: torch.Tensor, index: npt.NDArray[np.int64], words: tuple[int, ...]
 ) -> torch.Tensor:
     """Apply RandAugment (Cubuk et al. 2020, N=2, M=9 of 30) to a batch.
 
     Args:
         batch: uint8, (B, 3, H, W).
         index: int64, (B,), the samples' indices, which decide the views.
-        words: view seed and view epoch.
+        words: what the views are drawn from, such as view seed and view epoch.
 
     Returns:
         uint8, of the same shape and order.
@@ -67,7 +67,7 @@ def _affine(
         scale=1.0,
         shear=shear,
         interpolation=InterpolationMode.BILINEAR,
-        fill=_FILL,
+        fill=FILL,
         center=[0.0, 0.0] if any(shear) else None,
     )
     return moved
@@ -79,7 +79,7 @@ def _shear(strength: float) -> float:
 
 def _rotate(images: torch.Tensor, strength: float) -> torch.Tensor:
     bilinear = InterpolationMode.BILINEAR
-    turned: torch.Tensor = V.rotate(images, 30 * strength, interpolation=bilinear, fill=_FILL)
+    turned: torch.Tensor = V.rotate(images, 30 * strength, interpolation=bilinear, fill=FILL)
     return turned
 
 

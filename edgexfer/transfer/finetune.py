@@ -70,7 +70,9 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
 
         # 4. The one loop.
         trained_on = plan.dataset or dataset
-        feed = make_feed(data, trained_on, built.preprocess, train, plan.split)
+        feed = make_feed(
+            data, trained_on, built.preprocess, train, plan.split, balanced=plan.balanced
+        )
         objective = plan.objective or cross_entropy(train.label_smoothing)
         job = make_job(run, built, train, feed, val, objective)
         job.frozen, job.thaw = plan.frozen, plan.thaw
@@ -82,6 +84,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
             plan.finish()
 
         # 5. Test once, save, and say so.
-        found = plan.results() if plan.results and here.leader else {}
+        found = dict(plan.results()) if plan.results and here.leader else {}
+        if plan.balanced:
+            found["unlabelled_images"] = int((feed.labels < 0).sum())
         classes = plan.classes or dataset.classes
         return finish(run, built, result, classes, test, found)

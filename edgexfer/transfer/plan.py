@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
 # Files of this room that are no strategies.
-_OTHERS = ("__init__", "curve", "finetune", "former", "guard", "plan")
+_OTHERS = ("__init__", "adaptation", "curve", "finetune", "former", "guard", "plan")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Plan:
         dataset: images that are trained on; ``None`` takes the data set as it is. Its val and test
             splits are those of the data set.
         split: of it: ``train`` or ``train+unlabelled``.
+        balanced: half of each batch is without a label.
         classes: names of the model's outputs; ``None`` takes the data set's, which come first.
         thaw: called before each epoch with its number, from 0, also when a training is taken up
             again: sets which parameters move and returns the modules that stay in eval mode.
@@ -78,6 +79,7 @@ class Plan:
     auxiliary: nn.Module | None = None
     dataset: Dataset | None = None
     split: str = "train"
+    balanced: bool = False
     classes: tuple[str, ...] | None = None
     thaw: Callable[[int], list[nn.Module]] | None = None
     train: Callable[[Job], FitResult] = fit
