@@ -5,16 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
 from edgexfer.backends.openvino import absent
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import compare
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.core.stats import paired_drop
-from edgexfer.export.parity import INT8, Float32
+from edgexfer.export.parity import INT8, Float32, worst_drop
 from edgexfer.quantize.calibration import HeldOut
 from edgexfer.quantize.search import Verdict
 
@@ -45,7 +42,10 @@ def route(profile: HardwareProfile, precision: str) -> Route:
     """
     computed = "int8" if precision == "int8" else "fp32"
     if profile.backend == "tensorrt":
-        return Route("onnxruntime", Plan(computed), "run in onnxruntime")
+        # As written: ONNX Runtime's optimiser is none of TensorRT's, and spoils Q/DQ that is typed
+        # as FP16. A trained resnet18 came out at 12 dB with it and at 34 dB without (1.31).
+        options = {"graph_optimization": "none"} if precision == "int8" else {}
+        return Route("onnxruntime", Plan(computed, options=options), "run in onnxruntime")
     if profile.backend == "openvino":
         get_backend("openvino")
         if absent(profile.device):
@@ -83,8 +83,9 @@ class HeldOutJudge:
         """Run an INT8 file and compare it."""
         way = route(self._profile, "int8")
         found = self._run(file, way.runtime, way.plan)
-        difference = compare(self._reference, found)
-        drop = paired_drop(self._right(self._reference), self._right(found)).drop_pt
+        tasks = self._held_out.tasks
+        difference = compare(self._reference, found, tasks)
+        drop = worst_drop(self._reference, found, self._held_out.labels, tasks)[0].drop_pt
         passed = (
             drop <= self._allowed
             and difference.at_least(INT8["sqnr_db"])
@@ -98,7 +99,3 @@ class HeldOutJudge:
         with closing(get_backend(runtime).load(file, plan)) as session:
             logits: Float32 = predict(session, self._held_out.images, self._preprocess, batch)
         return logits
-
-    def _right(self, logits: Float32) -> list[bool]:
-        found: Any = logits.argmax(axis=1) == self._held_out.labels
-        return [bool(item) for item in found]
