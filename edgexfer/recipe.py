@@ -181,6 +181,30 @@ class TeacherSection:
 
 
 @dataclass(frozen=True)
+class PretrainSection:
+    """How a model is pre-trained on images without labels.
+
+    Attributes:
+        model: its architecture.
+        method: ``simclr``: two views of each image find each other among those of the others.
+        temperature: of the similarities of two views; the paper has 0.5 for small images and short
+            trainings, 0.1 for ImageNet.
+        projection: size of the embeddings that are compared.
+        jitter: strength of the colour jitter; the paper has 1 for ImageNet and 0.5 for CIFAR-10.
+        train: how it is trained.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSection
+    method: Literal["simclr"] = "simclr"
+    temperature: Positive = 0.5
+    projection: Count = 128
+    jitter: NotNegative = 0.5
+    train: TrainSection = TrainSection()
+
+
+@dataclass(frozen=True)
 class StudentSection:
     """How the student is distilled.
 

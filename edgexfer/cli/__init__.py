@@ -22,6 +22,7 @@ VERBS = (
     "init",
     "run",
     "data",
+    "pretrain",
     "finetune",
     "curve",
     "distill",

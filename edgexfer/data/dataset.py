@@ -1,7 +1,7 @@
 """Data sets: from what the user names to images with labels in train, val and test.
 
-``open_dataset`` is the only way in. It decodes nothing: that lives in ``decode``, and keeping what
-was decoded in ``store``.
+``open_dataset`` is the way in, ``open_pictures`` that for images without classes. They decode
+nothing: that lives in ``decode``, and keeping what was decoded in ``store``.
 """
 
 from __future__ import annotations
@@ -146,6 +146,34 @@ def open_dataset(
         notes = _add_unlabelled(unlabelled, more, splits, contents)
     whole = _fingerprint(classes, splits, contents)
     return Dataset(path, classes, splits, whole, contents, notes)
+
+
+def open_pictures(path: str, limit: int | None = None) -> Dataset:
+    """Open a folder of images at any depth without looking for classes.
+
+    Args:
+        path: the folder; what its folders are called does not matter.
+        limit: keep at most so many images, chosen by the hash of their names.
+
+    Returns:
+        A data set without classes: its one split is ``train``, whose labels are all -1.
+
+    Raises:
+        DataError: the folder is missing, unreadable, or holds no images.
+    """
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "no such folder"
+        raise DataError(f"{path}: {what}", "name a folder of images")
+    keys = scan_images(place)
+    if limit is not None:
+        keys = [entry.key for entry in keep([Entry(key, "") for key in keys], limit, 0)]
+    if not keys:
+        raise DataError(f"{path}: holds no images", "add images to it, or name another folder")
+    none = np.full(len(keys), -1, np.int64)
+    splits = {"train": Split("train", tuple(keys), none, FolderReader(place))}
+    contents = _contents(splits)
+    return Dataset(path, (), splits, _fingerprint((), splits, contents), contents)
 
 
 def _open_source(path: str) -> Source:

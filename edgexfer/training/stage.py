@@ -156,7 +156,7 @@ def make_job(
     built: Built,
     train: TrainSection,
     feed: TrainFeed,
-    val: Images,
+    val: Images | None,
     objective: Objective,
 ) -> Job:
     """Return the training of all parameters that are not frozen, titled after run and model.

@@ -31,7 +31,19 @@ if TYPE_CHECKING:
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
 # Files of this room that are no strategies.
-_OTHERS = ("__init__", "adaptation", "curve", "finetune", "former", "guard", "plan")
+_OTHERS = (
+    "__init__",
+    "adaptation",
+    "backbone",
+    "cluster",
+    "curve",
+    "fewshot",
+    "finetune",
+    "former",
+    "guard",
+    "plan",
+    "pretrain",
+)
 
 
 @dataclass(frozen=True)

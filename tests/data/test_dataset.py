@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgexfer.core.errors import BackendError, DataError
-from edgexfer.data.dataset import Dataset, open_dataset
+from edgexfer.data.dataset import Dataset, open_dataset, open_pictures
 from tests.data.conftest import MakeTree, picture
 
 
@@ -347,3 +347,30 @@ def test_the_hub_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="hf:owner/name: needs the library `datasets`") as caught:
         open_dataset("hf:owner/name")
     assert caught.value.fix == "pip install 'edgexfer[hf]'"
+
+
+def test_pictures_are_found_at_any_depth_and_have_no_label(make_tree: MakeTree) -> None:
+    place = make_tree("a/one", "b", n=3)
+    found = open_pictures(str(place))
+    assert found.classes == ()
+    assert found.splits["train"].labels.tolist() == [-1] * 6
+    assert found.splits["train"].keys[0] == "a/one/000.jpg"
+    some = open_pictures(str(place), limit=2)
+    assert set(some.splits["train"].keys) < set(found.splits["train"].keys)
+    assert len(some.splits["train"]) == 2 and some.fingerprint != found.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.exists, "no such folder"),
+        (Path.touch, "is a file"),
+        (Path.mkdir, "holds no images"),
+    ],
+    ids=("missing", "file", "empty"),
+)
+def test_no_pictures(make: Callable[[Path], object], words: str, tmp_path: Path) -> None:
+    make(tmp_path / "camera")
+    with pytest.raises(DataError, match=words) as caught:
+        open_pictures(str(tmp_path / "camera"))
+    assert "camera" in caught.value.what and "folder" in caught.value.fix
