@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgexfer.core.errors import ModelError
-from edgexfer.distill.taps import Taps, probe
 from edgexfer.distill.terms import Term
 from edgexfer.models.layers import find_layer, stage_modules
+from edgexfer.models.taps import Taps, probe
 
 Maps = Sequence[Tensor]
 Shape = tuple[int, int, int]

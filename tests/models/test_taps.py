@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgexfer.core.errors import ModelError
-from edgexfer.distill.taps import Taps, probe
 from edgexfer.models.create import create_model
+from edgexfer.models.taps import Taps, probe
 
 pytestmark = pytest.mark.torch
 

@@ -1,7 +1,6 @@
 """Taps: what some layers of a model put out, caught while it runs, as maps (B, C, H, W).
 
-Which layers those are is chosen in ``models/layers.py``; what is made of their maps stands in
-``features.py``.
+Which layers those are is chosen in ``layers.py``; what is made of their maps is up to losses.
 """
 
 from __future__ import annotations
