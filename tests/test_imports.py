@@ -23,6 +23,7 @@ TORCH_ROOMS: dict[str, set[str]] = {
     "distill": set(),
     "quantize": set(),
     "export": set(),
+    "advise": set(),
 }
 ALWAYS = {"edgexfer", "numpy", "torch", *sys.stdlib_module_names}
 

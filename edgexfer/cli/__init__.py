@@ -22,6 +22,7 @@ VERBS = (
     "init",
     "run",
     "data",
+    "advise",
     "pretrain",
     "finetune",
     "curve",

@@ -1,0 +1,250 @@
+"""The advice stage: data and sources in, a ranking, a depth, a strategy and a recipe out.
+
+Nothing is trained. It looks at the training images alone, so that what is measured later on val and
+test has not decided anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgexfer.advise.distance import Distance, measure, open_pictures, pictures_seen
+from edgexfer.advise.features import Features, Source, open_source, read_features
+from edgexfer.advise.layers import Depth, probe_layers
+from edgexfer.advise.ranking import Ranking, decision, rank
+from edgexfer.advise.strategy import Choice, choose
+from edgexfer.advise.students import LARGE, SMALL, SMALL_PX, Student, rank_students
+from edgexfer.core.errors import InputError
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.data.dataset import Dataset
+from edgexfer.recipe import (
+    DataSection,
+    ExportSection,
+    ModelSection,
+    Recipe,
+    StudentSection,
+    TeacherSection,
+    TrainSection,
+    dump_recipe,
+)
+from edgexfer.remote.fleet import Fleet
+from edgexfer.training.stage import open_data
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is to be looked at.
+
+    Attributes:
+        sources: as ``open_source`` takes them.
+        source_pictures: a folder of the pictures that the source was trained on.
+        images: training images to look at, at most.
+        size: of the input in pixels, for pre-trained weights; ``None`` takes each model's own.
+        students: candidates; empty for some that suit the images.
+        target: where the student is to run.
+        fleet: a machine of that kind, to measure on.
+    """
+
+    sources: Sequence[str] = ()
+    source_pictures: str | None = None
+    images: int = 1000
+    size: int | None = None
+    students: Sequence[str] = ()
+    target: HardwareProfile | None = None
+    fleet: Fleet | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found, and what to do.
+
+    Attributes:
+        images: training images that were looked at, and there are in all.
+        classes: how many.
+        rankings: of the sources, by each score.
+        chosen: the source that the recipe starts from; the first by the first score, also where the
+            scores cannot decide.
+        decided: whether they can.
+        decision: why, as a sentence.
+        depth: the probes of the chosen source's layers.
+        distance: of the target from the source's pictures.
+        foreign: keys of the target's pictures and how foreign they are, the most foreign first.
+        students: candidates for the target.
+        choice: the strategy.
+        recipe: what would be run.
+        notes: what limits all this, one line each.
+    """
+
+    images: tuple[int, int]
+    classes: int
+    rankings: tuple[Ranking, ...]
+    chosen: str | None
+    decided: bool
+    decision: str
+    depth: Depth | None
+    distance: Distance | None
+    foreign: tuple[tuple[str, float], ...]
+    students: tuple[Student, ...]
+    choice: Choice
+    recipe: Recipe
+    notes: tuple[str, ...] = field(default=())
+
+
+def advise(data: DataSection, wishes: Wishes) -> Advice:
+    """Look at data and sources, and recommend what to train.
+
+    Args:
+        data: the target's images.
+        wishes: what is to be looked at.
+
+    Raises:
+        DataError: the images are unusable.
+        RunError, ModelError, MachineError: a source cannot be opened.
+        InputError: a source is named twice, or pictures of a source without a source.
+    """
+    _refuse(wishes)
+    dataset = open_data(data)
+    train = dataset.splits["train"]
+
+    # 1. Which source. Of a pre-trained one no more is kept than what it sees.
+    sources = [open_source(text, wishes.size) for text in wishes.sources]
+    seen = {s.name: read_features(s, dataset, "train", wishes.images) for s in sources}
+    _refuse_unlike(seen)
+    rankings = rank(seen) if seen else ()
+    best, why = decision(rankings)
+    chosen = best or (rankings[0].tied[0] if rankings else None)
+
+    # 2. Which of its layers, and how far its own pictures are.
+    source = next((s for s in sources if s.name == chosen), None)
+    depth = probe_layers(seen[chosen].layers, seen[chosen].labels) if chosen else None
+    distance: Distance | None = None
+    foreign: tuple[tuple[str, float], ...] = ()
+    if source is not None and wishes.source_pictures is not None:
+        distance, foreign = _far(source, seen[source.name], wishes)
+
+    # 3. Which strategy, and which student.
+    per_class = len(train) / len(dataset.classes)
+    choice = choose(per_class, depth, distance)
+    size = _size(source, wishes)
+    names = tuple(wishes.students) or (SMALL if size <= SMALL_PX else LARGE)
+    students: tuple[Student, ...] = ()
+    if wishes.target is not None:
+        students = rank_students(names, len(dataset.classes), size, wishes.target, wishes.fleet)
+
+    # 4. The recipe, and what all this cannot know.
+    student = students[0].name if students else names[0]
+    return Advice(
+        images=(min(wishes.images, len(train)), len(train)),
+        classes=len(dataset.classes),
+        rankings=rankings,
+        chosen=chosen,
+        decided=best is not None,
+        decision=why,
+        depth=depth,
+        distance=distance,
+        foreign=foreign,
+        students=students,
+        choice=choice,
+        recipe=_recipe(data, wishes, source, choice, student),
+        notes=_notes(dataset, source, distance, students),
+    )
+
+
+def recipe_text(advice: Advice) -> str:
+    """Return the recipe as YAML, with the reasons as comments above it."""
+    reasons = [advice.decision, f"Strategy {advice.choice.strategy}: {advice.choice.why}."]
+    if advice.depth is not None:
+        reasons.append(advice.depth.verdict)
+    lines = "".join(f"# {_one_line(reason)}\n" for reason in (*reasons, *advice.notes))
+    return lines + dump_recipe(advice.recipe)
+
+
+def _refuse(wishes: Wishes) -> None:
+    twice = [s for i, s in enumerate(wishes.sources) if s in wishes.sources[:i]]
+    if twice:
+        raise InputError(f"source {twice[0]} is named twice", "name it once")
+    if wishes.source_pictures is not None and not wishes.sources:
+        raise InputError(
+            "--source-data is given, but no source that looks at the pictures",
+            "add --source or --models",
+        )
+    if wishes.students and wishes.target is None:
+        raise InputError("--students is given, but no target to rank them for", "add --target")
+    if wishes.fleet is not None and wishes.target is None:
+        raise InputError("--on is given, but no target to measure students for", "add --target")
+
+
+def _refuse_unlike(seen: dict[str, Features]) -> None:
+    """Refuse sources that did not see the same images: one image was unreadable at one size."""
+    keys = {found.keys for found in seen.values()}
+    if len(keys) > 1:
+        raise InputError(
+            "the sources could not read the same images", "see `edgexfer data check`, remove them"
+        )
+
+
+def _far(
+    source: Source, seen: Features, wishes: Wishes
+) -> tuple[Distance, tuple[tuple[str, float], ...]]:
+    assert wishes.source_pictures is not None
+    pictures = open_pictures(wishes.source_pictures, wishes.images)
+    distance = measure(pictures_seen(source, pictures, wishes.images), seen.last)
+    keys = [seen.keys[i] for i in distance.foreign]
+    return distance, tuple(zip(keys, distance.foreignness, strict=True))
+
+
+def _size(source: Source | None, wishes: Wishes) -> int:
+    if source is not None:
+        return source.preprocess.size[0]
+    return wishes.size or 32
+
+
+def _recipe(
+    data: DataSection, wishes: Wishes, source: Source | None, choice: Choice, student: str
+) -> Recipe:
+    size = _size(source, wishes)
+    model = source.section if source is not None else ModelSection("resnet20", size)
+    # Digits and the like are as small as that, and have no mirror image.
+    views = TrainSection(augment="crop" if size > SMALL_PX else "flip" if size > 16 else "shift")
+    schedule = replace(views, epochs=30, batch_size=32, backbone_lr=choice.backbone_lr)
+    teacher = TeacherSection(
+        model, choice.strategy, choice.options, guard=choice.guard, train=schedule
+    )
+    students = replace(views, epochs=60, batch_size=64, lr=2e-3)
+    export = ExportSection()
+    if wishes.target is not None:
+        export = replace(export, targets=(wishes.target.name,))
+    return Recipe(
+        name=Path(data.path.rpartition(":")[2]).name.split(".")[0] or "advice",
+        data=data,
+        teacher=teacher,
+        student=StudentSection(ModelSection(student, size), control=True, train=students),
+        export=export,
+    )
+
+
+def _notes(
+    dataset: Dataset,
+    source: Source | None,
+    distance: Distance | None,
+    students: Sequence[Student],
+) -> tuple[str, ...]:
+    notes = []
+    if source is None:
+        notes.append("Name sources with --source or --models to have them compared.")
+    elif distance is None:
+        notes.append("How far the source's own pictures are was not looked at (--source-data).")
+    if students and students[0].measured_ms is None:
+        what = "Latencies are lower bounds, no predictions"
+        if students[0].bound_ms is None:
+            what = "Without a bound or a measurement, students are ranked by size"
+        notes.append(f"{what}; --on measures where it can.")
+    if dataset.notes:
+        notes.extend(dataset.notes)
+    return tuple(notes)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
