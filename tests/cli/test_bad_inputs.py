@@ -18,6 +18,7 @@ from tests.cli import (
     bad_lint,
     bad_made,
     bad_remote,
+    bad_transfer,
 )
 from tests.cli.bad import Place
 
@@ -231,6 +232,15 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_remote.on_a_python_that_is_an_option, 2, ("'-c'", "plain path")),
     (bad_remote.verify_on_a_host_with_a_quote, 2, ("pi5'", "host name")),
     (bad_remote.doctor_on_an_unknown_scheme, 2, ("http://pi5", "ssh:HOST")),
+    (bad_transfer.adapt_without_a_target, 2, ("dann", "--unlabelled FOLDER")),
+    (bad_transfer.adapt_target_missing, 2, ("camera", "no such folder")),
+    (bad_transfer.adapt_target_without_images, 2, ("camera", "no images")),
+    (bad_transfer.adapt_target_within_the_source, 2, ("red", "shares images", "beside it")),
+    (bad_transfer.adapt_target_of_test_images, 2, ("camera", "copy of a val or test image")),
+    (bad_transfer.adapt_mixed_images, 2, ("mmd", "mixup", "train.mixup")),
+    (bad_transfer.adapt_odd_batch, 2, ("batch_size is 7", "half of it", "multiple of 2")),
+    (bad_transfer.adapt_threshold_above_one, 2, ("threshold", "95")),
+    (bad_transfer.adapt_option_of_another_strategy, 2, ("kernel", "kernels")),
 ]
 
 
@@ -268,7 +278,17 @@ def test_bad_input(
 
 
 def test_the_table_is_whole() -> None:
-    modules = (bad, bad_bench, bad_compare, bad_distill, bad_export, bad_lint, bad_made, bad_remote)
+    modules = (
+        bad,
+        bad_bench,
+        bad_compare,
+        bad_distill,
+        bad_export,
+        bad_lint,
+        bad_made,
+        bad_remote,
+        bad_transfer,
+    )
     functions = {v for m in modules for v in vars(m).values() if _is_of(v, m.__name__)}
     spoilers = {f for f in functions if _takes_a_place(f)}
     assert {case[0] for case in CASES} == spoilers
