@@ -24,6 +24,8 @@ VERBS = (
     "data",
     "advise",
     "pretrain",
+    "cluster",
+    "fewshot",
     "finetune",
     "curve",
     "distill",

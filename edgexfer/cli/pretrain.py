@@ -12,7 +12,7 @@ from edgexfer.recipe import DataSection, ModelSection, PretrainSection, TrainSec
 
 # What needs labels or classes, or what the method does in its own way.
 _LABELLED = ("augment", "mixup", "cutmix", "label_smoothing", "patience", "views", "view_seed")
-_SPLITS = ("path", "val", "test", "split_seed", "train_limit", "unlabelled")
+_SPLITS = ("path", "val", "test", "split_seed", "train_limit", "unlabelled", "labels")
 
 
 @click.command("pretrain")

@@ -56,7 +56,7 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
     _refuse_foreign(table, "record,status,reasons")
     found = collect([Path(p) for p in inputs])
     page, lines = _values(found)
-    text = _environment().get_template("page.html").render(page)
+    text = environment().get_template("page.html").render(page)
     make_dir(out.absolute().parent)
     write_atomic(out, text)
     write_atomic(markdown, beside.to_markdown(page))
@@ -95,11 +95,11 @@ def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "island": _island(tips),
     }
     for name, file in (("style", "page.css"), ("script", "page.js")):
-        page.update(_inlined(name, (TEMPLATES / file).read_text(encoding="utf-8")))
+        page.update(inlined(name, (TEMPLATES / file).read_text(encoding="utf-8")))
     return page, lines
 
 
-def _inlined(name: str, text: str) -> dict[str, Any]:
+def inlined(name: str, text: str) -> dict[str, Any]:
     """Return a style or script of our own as trusted text, and the hash that the policy names."""
     from markupsafe import Markup
 
@@ -118,8 +118,8 @@ def _island(value: Sequence[Mapping[str, Any]]) -> Any:
     return Markup(text)
 
 
-def _environment() -> Environment:
-    """Return the templates' environment, in which nothing reaches the page unescaped by default."""
+def environment() -> Environment:
+    """Return the templates' environment, in which nothing reaches a page unescaped by default."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
