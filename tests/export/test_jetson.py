@@ -171,13 +171,15 @@ def test_the_commands_of_the_sealed_bundle_work_on_the_api_of_tensorrt(
             timeout=120,
             check=False,
         )
-        # Nothing is timed where the machine's name is not that of the program that runs.
+        # Nothing is timed where the machine's name is not that of the program that runs; the record
+        # says so, which is no failure of the command.
         timed = "verify" not in command
-        assert done.returncode == (1 if timed else 0), done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         assert ("emulated" in done.stdout) == timed
         for precision in ("fp32", "fp16", "int8") if "verify" in command else ():
             assert f"ok      jetson-orin-nano-{precision}  golden outputs" in done.stdout
     record = read_record(tmp_path / "bench/jetson-orin-nano-int8.json")
+    assert record.status == "invalid" and "emulated" in record.reasons[0]
     assert record.accuracy is not None
     assert record.accuracy.top1_pct > 90
     assert record.active["layers"]["int8"] > 0
