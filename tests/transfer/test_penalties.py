@@ -186,8 +186,6 @@ def test_bss_trains(tmp_path: Path, data: DataSection, weights: Path) -> None:
 def test_a_layer_that_is_not_there_cannot_be_kept(
     tmp_path: Path, data: DataSection, weights: Path
 ) -> None:
-    with pytest.raises(
-        ModelError, match="strategy delta: .* no layer 'layr2'"
-    ) as caught:
+    with pytest.raises(ModelError, match="no layer 'layr2'") as caught:
         finetune(data, from_weights(weights, "delta", TRAIN, layers=["layr2"]), tmp_path / "run")
     assert "layer2" in caught.value.fix
