@@ -16,6 +16,8 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
+import edgexfer
+from edgexfer.cli import run
 from edgexfer.core.errors import DataError, EdgexferError, RecipeError
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.rundir import read_run
@@ -384,3 +386,31 @@ def test_what_cannot_be_adapted_is_refused(
         finetune(place, section("mmd", **named), tmp_path / "run")
     assert what in caught.value.what
     assert fix in caught.value.fix
+
+
+def test_the_command_line_and_a_recipe_reach_a_strategy(
+    tmp_path: Path, domains: DataSection, whole: dict[str, dict[str, Any]]
+) -> None:
+    typed = ["finetune", "--data", domains.path, "--unlabelled", str(domains.unlabelled)]
+    typed += ["--model", "resnet8", "--size", "16", "--strategy", "pseudo"]
+    typed += ["--option", "threshold=0.5", "--epochs", "2", "--batch-size", "16", "--lr", "0.01"]
+    typed += ["--warmup", "0", "--augment", "flip", "--precision", "fp32", "--compile", "off"]
+    assert run([*typed, "--out", str(tmp_path / "typed")]) == 0
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"name: adapted\n"
+        f"data: {{path: {domains.path}, unlabelled: {domains.unlabelled}}}\n"
+        "teacher:\n"
+        "  model: {name: resnet8, size: 16}\n"
+        "  strategy: pseudo\n"
+        "  strategy_options: {threshold: 0.5}\n"
+        "  train: {epochs: 2, batch_size: 16, lr: 0.01, warmup: 0, augment: flip,\n"
+        "          precision: fp32, compile: off}\n"
+        "student: {model: {name: resnet8, size: 16}}\n"
+    )
+    written = edgexfer.load_recipe(recipe)
+    assert written.teacher is not None
+    info = edgexfer.finetune(written.data, written.teacher, tmp_path / "written")
+    found = read_run(tmp_path / "typed")
+    for result in (info.result, found.result):
+        assert result["weights_sha256"] == whole["pseudo"]["weights_sha256"]
