@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edgexfer.core.errors import DataError, RecipeError
 from edgexfer.core.files import PathLike, make_dir, write_atomic
+from edgexfer.core.progress import Progress
 from edgexfer.data.dataset import open_pictures
 from edgexfer.data.folder import SPLIT_NAMES
 from edgexfer.data.images import Images, load_images
@@ -90,6 +91,7 @@ def cluster(
         cache=data.cache,
         workers=data.workers,
         allow_quarantined=data.allow_quarantined,
+        progress=Progress,
     )
     features = unit_features(backbone.model, backbone.preprocess, images)
     # What k-means and silhouettes can tell apart, one of n images alone included.

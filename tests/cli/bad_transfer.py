@@ -62,3 +62,69 @@ def _camera(p: Place) -> str:
     """Return a folder of other pictures."""
     colours = {"night": (20, 20, 40), "noon": (240, 230, 180)}
     return str(write_folder(p.here / "camera", 4, colours))
+
+
+# Without labels, or with few.
+
+
+def _pretrain(p: Place, *more: str, data: str = "camera") -> list[str]:
+    fixed = ["pretrain", "--data", str(p.here / data), "--model", "resnet8", "--size", "16"]
+    return [*fixed, "--epochs", "1", "--precision", "fp32", *more, "--out", str(p.here / "out")]
+
+
+def _cluster(p: Place, *more: str) -> list[str]:
+    return ["cluster", "--data", str(p.pictures), *more, "--out", str(p.here / "out")]
+
+
+def _fewshot(p: Place, *more: str) -> list[str]:
+    return ["fewshot", "--data", str(p.pictures), "--model", str(p.run), *more]
+
+
+def pretrain_on_nothing(p: Place) -> list[str]:
+    return _pretrain(p)
+
+
+def pretrain_on_no_images(p: Place) -> list[str]:
+    (p.here / "camera").mkdir()
+    return _pretrain(p)
+
+
+def pretrain_on_one_image(p: Place) -> list[str]:
+    p.own_pictures(cats=1)
+    return _pretrain(p, data="pictures")
+
+
+def pretrain_by_an_unknown_method(p: Place) -> list[str]:
+    return _pretrain(p, "--method", "moco")
+
+
+def pretrain_at_no_temperature(p: Place) -> list[str]:
+    return _pretrain(p, "--temperature", "0")
+
+
+def cluster_by_random_features(p: Place) -> list[str]:
+    return _cluster(p, "--model", "resnet8")
+
+
+def cluster_by_a_run_at_another_size(p: Place) -> list[str]:
+    return _cluster(p, "--model", str(p.run), "--size", "32")
+
+
+def cluster_into_more_than_there_are(p: Place) -> list[str]:
+    return _cluster(p, "--model", str(p.run), "--clusters", "999")
+
+
+def fewshot_with_more_than_there_are(p: Place) -> list[str]:
+    return _fewshot(p, "--shots", "1,500")
+
+
+def fewshot_in_words(p: Place) -> list[str]:
+    return _fewshot(p, "--shots", "one,five")
+
+
+def fewshot_of_one_class(p: Place) -> list[str]:
+    return _fewshot(p, "--shots", "1", "--ways", "1")
+
+
+def prototype_of_random_features(p: Place) -> list[str]:
+    return finetune(p.pictures, "--strategy", "prototype", out=p.here / "out")

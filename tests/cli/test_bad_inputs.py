@@ -241,6 +241,18 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.adapt_odd_batch, 2, ("batch_size is 7", "half of it", "multiple of 2")),
     (bad_transfer.adapt_threshold_above_one, 2, ("threshold", "95")),
     (bad_transfer.adapt_option_of_another_strategy, 2, ("kernel", "kernels")),
+    (bad_transfer.pretrain_on_nothing, 2, ("camera", "no such folder")),
+    (bad_transfer.pretrain_on_no_images, 2, ("camera", "no images")),
+    (bad_transfer.pretrain_on_one_image, 2, ("1 usable images", "batch_size")),
+    (bad_transfer.pretrain_by_an_unknown_method, 2, ("'moco'", "simclr")),
+    (bad_transfer.pretrain_at_no_temperature, 2, ("temperature is 0",)),
+    (bad_transfer.cluster_by_random_features, 2, ("resnet8", "random", "--weights FILE")),
+    (bad_transfer.cluster_by_a_run_at_another_size, 2, ("run", "leave out", "--size")),
+    (bad_transfer.cluster_into_more_than_there_are, 2, ("--clusters 999", "give 2 to")),
+    (bad_transfer.fewshot_with_more_than_there_are, 2, ("500 are drawn", "--shots")),
+    (bad_transfer.fewshot_in_words, 2, ("one,five", "1,5,10")),
+    (bad_transfer.fewshot_of_one_class, 2, ("--ways 1", "2 to 3")),
+    (bad_transfer.prototype_of_random_features, 2, ("prototype", "--weights")),
 ]
 
 
