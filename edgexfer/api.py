@@ -17,6 +17,7 @@ from edgexfer.recipe import (
     DataSection,
     ExportSection,
     ModelSection,
+    PretrainSection,
     Recipe,
     StudentSection,
     TeacherSection,
@@ -56,6 +57,21 @@ def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLi
     info, sweep = finetune_all(_data(data), check_section(section), Path(out))
     refuse_harm(sweep, out)
     return info
+
+
+def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLike) -> RunInfo:
+    """Pre-train a model on images without labels; an unfinished run in ``out`` goes on.
+
+    Args:
+        data: folder of the images, or a whole section.
+        model: name of the architecture, or a whole section.
+        out: the run's folder; ``ModelSection(weights="OUT/model/weights.safetensors")`` starts from
+            what it learned.
+    """
+    from edgexfer.transfer.pretrain import pretrain as stage
+
+    section = PretrainSection(ModelSection(model)) if isinstance(model, str) else model
+    return stage(_data(data), check_section(section), out)
 
 
 def distill(

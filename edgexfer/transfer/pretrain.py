@@ -29,7 +29,8 @@ from edgexfer.core.files import PathLike
 from edgexfer.core.rundir import RunDir, RunInfo
 from edgexfer.data.dataset import Dataset, open_pictures
 from edgexfer.data.simclr import two_views
-from edgexfer.models.head import head_parameters, set_head
+from edgexfer.models.features import feature_size
+from edgexfer.models.head import set_head
 from edgexfer.models.store import save_model
 from edgexfer.recipe import DataSection, PretrainSection, TrainSection
 from edgexfer.training import checkpoint
@@ -80,7 +81,7 @@ def pretrain(data: DataSection, section: PretrainSection, out: PathLike) -> RunI
         # 2. The architecture; its head becomes the first layer of the projection.
         train = section.train
         built = build_model(section.model, len(CLASSES), train.seed)
-        width = _feature_width(built.model)
+        width = feature_size(built.model)
         set_head(built.model, width, seed=train.seed)
         projection = _projection(width, section.projection, train.seed)
 
@@ -179,10 +180,6 @@ def _refuse(section: PretrainSection) -> None:
                 "compares all images of a step",
                 f"leave out train.{key}",
             )
-
-
-def _feature_width(model: nn.Module) -> int:
-    return next(int(p.shape[1]) for p in head_parameters(model).values() if p.ndim > 1)
 
 
 def _projection(width: int, size: int, seed: int) -> nn.Module:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import edgexfer
 from edgexfer.core.errors import DataError, RecipeError, TrainingError
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.data import simclr as views
@@ -53,7 +54,7 @@ def same(first: Path, second: Path) -> bool:
 @pytest.fixture(scope="module")
 def whole(camera: DataSection, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunInfo]:
     out = tmp_path_factory.mktemp("whole") / "run"
-    return out, pretrain(camera, SECTION, out)
+    return out, edgexfer.pretrain(camera, SECTION, out)
 
 
 def test_nt_xent_is_that_of_the_paper() -> None:
