@@ -6,6 +6,7 @@ test has not decided anything.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,15 @@ from edgexfer.advise.features import Features, Source, open_source, read_feature
 from edgexfer.advise.layers import Depth, probe_layers
 from edgexfer.advise.ranking import Ranking, decision, rank
 from edgexfer.advise.strategy import Choice, choose
-from edgexfer.advise.students import LARGE, SMALL, SMALL_PX, Student, rank_students
+from edgexfer.advise.students import (
+    LARGE,
+    SMALL,
+    SMALL_PX,
+    Student,
+    check_fleet,
+    make_candidates,
+    rank_students,
+)
 from edgexfer.core.errors import InputError
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.data.dataset import Dataset
@@ -131,7 +140,9 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     names = tuple(wishes.students) or (SMALL if size <= SMALL_PX else LARGE)
     students: tuple[Student, ...] = ()
     if wishes.target is not None:
-        students = rank_students(names, len(dataset.classes), size, wishes.target, wishes.fleet)
+        with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
+            candidates = make_candidates(names, len(dataset.classes), size, Path(scratch))
+            students = rank_students(candidates, wishes.target, wishes.fleet)
 
     # 4. The recipe, and what all this cannot know.
     student = students[0].name if students else names[0]
@@ -172,7 +183,9 @@ def _refuse(wishes: Wishes) -> None:
         )
     if wishes.students and wishes.target is None:
         raise InputError("--students is given, but no target to rank them for", "add --target")
-    if wishes.fleet is not None and wishes.target is None:
+    if wishes.target is not None:
+        check_fleet(wishes.target, wishes.fleet)
+    elif wishes.fleet is not None:
         raise InputError("--on is given, but no target to measure students for", "add --target")
 
 

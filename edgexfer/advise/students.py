@@ -21,7 +21,7 @@ from edgexfer.core.record import read_record
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.models.onnx import export_onnx
 from edgexfer.models.roofline import bound
-from edgexfer.models.workload import read_workload
+from edgexfer.models.workload import Workload, read_workload
 from edgexfer.recipe import BenchSection
 
 if TYPE_CHECKING:
@@ -34,6 +34,23 @@ SMALL_PX = 64
 # Runtimes that load the ONNX file as it is written here.
 _LOAD_ONNX = ("onnxruntime", "openvino")
 _SECTION = BenchSection(processes=3, seconds=1.0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that could become the student.
+
+    Attributes:
+        name: as ``create_model`` takes it.
+        parameters: how many weights.
+        file: it as ONNX, with random weights.
+        work: what that asks of a machine.
+    """
+
+    name: str
+    parameters: int
+    file: Path
+    work: Workload
 
 
 @dataclass(frozen=True)
@@ -63,19 +80,38 @@ class Student:
     reason: str = ""
 
 
-def rank_students(
-    names: Sequence[str],
-    classes: int,
-    size: int,
-    profile: HardwareProfile,
-    fleet: Fleet | None = None,
-) -> tuple[Student, ...]:
-    """Rank candidates for a target, the fastest first.
+def make_candidates(
+    names: Sequence[str], classes: int, size: int, folder: Path
+) -> tuple[Candidate, ...]:
+    """Write candidates with random weights as ONNX files and count their work.
 
     Args:
         names: architectures, as ``create_model`` takes them.
         classes: outputs of the head.
         size: height and width of the input in pixels.
+        folder: where the files go.
+
+    Raises:
+        ModelError: an architecture is unknown or cannot be exported.
+    """
+    found = []
+    for i, name in enumerate(names):
+        options = complete_options(name, None, size)
+        model, _ = create_model(name, classes, options=options)
+        pixels = default_preprocess(name, size, options).size
+        file = export_onnx(model, pixels, folder / f"student-{i}.onnx")
+        parameters = sum(p.numel() for p in model.parameters())
+        found.append(Candidate(name, parameters, file, read_workload(file)))
+    return tuple(found)
+
+
+def rank_students(
+    candidates: Sequence[Candidate], profile: HardwareProfile, fleet: Fleet | None = None
+) -> tuple[Student, ...]:
+    """Rank candidates for a target, the fastest first.
+
+    Args:
+        candidates: what is ranked.
         profile: the target.
         fleet: one machine of that kind, to measure on in FP32; ``None`` for bounds alone.
 
@@ -83,41 +119,43 @@ def rank_students(
         By measured latency, else by bound, and by size where they are equal or unknown.
 
     Raises:
-        ModelError: an architecture is unknown or cannot be exported.
         InputError: the target's runtime does not load what could be measured.
         EdgexferError: as ``bench_on``.
     """
-    if fleet is not None and profile.backend not in _LOAD_ONNX:
-        raise InputError(
-            f"{profile.name}: its {profile.backend} engines are made on the device, so that "
-            "students cannot be measured before they are exported",
-            "leave out --on, and rank by the bound",
-        )
-    with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
-        files = {name: Path(scratch) / f"student-{i}.onnx" for i, name in enumerate(names)}
-        found = {n: _look(n, classes, size, profile, file) for n, file in files.items()}
-        if fleet is not None:
-            _measure(found, files, profile, fleet, Path(scratch) / "bench")
+    check_fleet(profile, fleet)
+    found = {c.name: _bounded(c, profile) for c in candidates}
+    if fleet is not None:
+        with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
+            _measure(found, {c.name: c.file for c in candidates}, profile, fleet, Path(scratch))
     return tuple(sorted(found.values(), key=_order))
 
 
-def _look(name: str, classes: int, size: int, profile: HardwareProfile, file: Path) -> Student:
-    options = complete_options(name, None, size)
-    model, _ = create_model(name, classes, options=options)
-    height, width = default_preprocess(name, size, options).size
-    work = read_workload(export_onnx(model, (height, width), file))
-    bounds = [bound(work, profile, precision) for precision in profile.precisions]
+def check_fleet(profile: HardwareProfile, fleet: Fleet | None) -> None:
+    """Refuse to measure for a target whose runtime does not load ONNX files.
+
+    Raises:
+        InputError: it is such a target.
+    """
+    if fleet is not None and profile.backend not in _LOAD_ONNX:
+        raise InputError(
+            f"{profile.name}: students can be measured before they are exported with "
+            f"{' and '.join(_LOAD_ONNX)}, not with {profile.backend}",
+            "leave out --on, and rank by the bound",
+        )
+
+
+def _bounded(candidate: Candidate, profile: HardwareProfile) -> Student:
+    bounds = [bound(candidate.work, profile, precision) for precision in profile.precisions]
     best = min(bounds, key=lambda b: (b.latency_ms.value is None, b.latency_ms.value or 0.0))
-    limit = profile.limits.size_bytes
     reason = best.latency_ms.reason
-    if limit is not None and best.weight_bytes > limit:
-        reason = f"larger than the target's limit of {limit} bytes"
-    latency = profile.limits.latency_p90_ms
-    if latency is not None and (best.latency_ms.value or 0.0) > latency:
-        reason = f"cannot keep the target's limit of {latency} ms"
+    limits = profile.limits
+    if limits.size_bytes is not None and best.weight_bytes > limits.size_bytes:
+        reason = f"larger than the target's limit of {limits.size_bytes} bytes"
+    if limits.latency_p90_ms is not None and (best.latency_ms.value or 0.0) > limits.latency_p90_ms:
+        reason = f"cannot keep the target's limit of {limits.latency_p90_ms} ms"
     return Student(
-        name=name,
-        parameters=sum(p.numel() for p in model.parameters()),
+        name=candidate.name,
+        parameters=candidate.parameters,
         macs=best.macs,
         precision=best.precision,
         weight_bytes=best.weight_bytes,

@@ -133,7 +133,7 @@ def print_tables(
     print("| source | " + " | ".join(f"{name}, %" for name in TARGETS) + " |")
     print("|---" * (len(TARGETS) + 1) + "|")
     for row, name in enumerate(names):
-        cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in tuned[row]]
+        cells = [f"{v.mean():.1f} ({v.min():.1f} to {v.max():.1f})" for v in tuned[row]]
         print(f"| {name} | " + " | ".join(cells) + " |")
     print("\n| score | " + " | ".join(TARGETS) + " | mean τ (95 % interval) |")
     print("|---" * (len(TARGETS) + 2) + "|")

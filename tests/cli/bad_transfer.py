@@ -128,3 +128,64 @@ def fewshot_of_one_class(p: Place) -> list[str]:
 
 def prototype_of_random_features(p: Place) -> list[str]:
     return finetune(p.pictures, "--strategy", "prototype", out=p.here / "out")
+
+
+# Advice.
+
+
+def _advise(p: Place, *more: str) -> list[str]:
+    return ["advise", "--data", str(p.pictures), *more]
+
+
+def advise_source_missing(p: Place) -> list[str]:
+    return _advise(p, "--source", str(p.here / "nowhere"))
+
+
+def advise_source_is_no_run(p: Place) -> list[str]:
+    return _advise(p, "--source", str(p.pictures))
+
+
+def advise_source_without_an_architecture(p: Place) -> list[str]:
+    file = shutil.copy(p.run / "model" / "weights.safetensors", p.here / "w.safetensors")
+    return _advise(p, "--source", str(file))
+
+
+def advise_source_of_another_architecture(p: Place) -> list[str]:
+    return _advise(p, "--source", f"resnet20={p.run / 'model' / 'weights.safetensors'}")
+
+
+def advise_source_twice(p: Place) -> list[str]:
+    return _advise(p, "--source", str(p.run), "--source", str(p.run))
+
+
+def advise_model_without_weights(p: Place) -> list[str]:
+    return _advise(p, "--models", "resnet8")
+
+
+def advise_source_data_without_a_source(p: Place) -> list[str]:
+    return _advise(p, "--source-data", str(p.pictures))
+
+
+def advise_source_data_without_images(p: Place) -> list[str]:
+    (p.here / "old").mkdir()
+    return _advise(p, "--source", str(p.run), "--source-data", str(p.here / "old"))
+
+
+def advise_target_unknown(p: Place) -> list[str]:
+    return _advise(p, "--target", "jetzon")
+
+
+def advise_students_without_a_target(p: Place) -> list[str]:
+    return _advise(p, "--students", "resnet8")
+
+
+def advise_measured_on_an_engine(p: Place) -> list[str]:
+    return _advise(p, "--target", "jetson", "--on", "local")
+
+
+def advise_recipe_into_a_folder(p: Place) -> list[str]:
+    return _advise(p, "--out", str(p.here))
+
+
+def advise_few_images(p: Place) -> list[str]:
+    return _advise(p, "--images", "3")

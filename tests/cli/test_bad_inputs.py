@@ -253,6 +253,19 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.fewshot_in_words, 2, ("one,five", "1,5,10")),
     (bad_transfer.fewshot_of_one_class, 2, ("--ways 1", "2 to 3")),
     (bad_transfer.prototype_of_random_features, 2, ("prototype", "--weights")),
+    (bad_transfer.advise_source_missing, 2, ("nowhere", "MODEL=FILE")),
+    (bad_transfer.advise_source_is_no_run, 2, ("pictures", "no trained model")),
+    (bad_transfer.advise_source_without_an_architecture, 2, ("w.safetensors", "MODEL=")),
+    (bad_transfer.advise_source_of_another_architecture, 2, ("weights.safetensors",)),
+    (bad_transfer.advise_source_twice, 2, ("run", "twice")),
+    (bad_transfer.advise_model_without_weights, 2, ("resnet8", "--weights")),
+    (bad_transfer.advise_source_data_without_a_source, 2, ("--source-data", "--models")),
+    (bad_transfer.advise_source_data_without_images, 2, ("old", "no images")),
+    (bad_transfer.advise_target_unknown, 2, ("jetzon", "jetson")),
+    (bad_transfer.advise_students_without_a_target, 2, ("--students", "--target")),
+    (bad_transfer.advise_measured_on_an_engine, 2, ("jetson", "--on")),
+    (bad_transfer.advise_recipe_into_a_folder, 2, (".yaml",)),
+    (bad_transfer.advise_few_images, 2, ("--images", "edgexfer advise --help")),
 ]
 
 
