@@ -26,6 +26,7 @@ TRAINED = (
     "l2sp",
     "delta",
     "bss",
+    "prototype",
 )
 STRATEGIES = ("scratch", *TRAINED, *REMEMBERING)
 OPTIONS: dict[str, dict[str, Any]] = {"delta": {"layers": ["blocks.0"]}}
