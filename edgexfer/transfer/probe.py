@@ -55,7 +55,7 @@ class Options:
         head: logistic, svm (whose outputs are margins, no log probabilities), or trained (by the
             training loop, with its schedule and augmentation).
         c: C of logistic and svm; unset takes the one, from 1e-4 to 100, that is best on the val
-            images, or, where there are none, on a fifth of the training images.
+            images.
     """
 
     __pydantic_config__ = STRICT
@@ -149,27 +149,19 @@ def choose_c(
 
     Args:
         train: features (N, D) and labels (N,).
-        val: likewise; where there are none, a stratified fifth of ``train`` takes their place.
+        val: likewise.
         options: which classifier.
-        seed: of that fifth.
+        seed: as for ``fit_head``.
 
     Raises:
-        RecipeError: there are no val images, and too few others to spare some.
+        RecipeError: there are no val images.
     """
-    features, labels = train
     if not len(val[1]):
-        from sklearn.model_selection import train_test_split
-
-        classes, counts = np.unique(labels, return_counts=True)
-        if counts.min() < 2 or len(labels) // 5 < len(classes):
-            raise RecipeError(
-                f"strategy probe: there are no val images to choose C by, and too few others "
-                f"({len(labels)} of {len(classes)} classes) to spare some",
-                "give --option c=1, or set data.val to a share such as 0.1",
-            )
-        held = train_test_split(features, labels, test_size=0.2, stratify=labels, random_state=seed)
-        features, val, labels = held[0], (held[1], held[3]), held[2]
-    tried = {c: fit_head(features, labels, options, c, seed).top1_pct(*val) for c in _CS}
+        raise RecipeError(
+            "strategy probe: there are no val images to choose C by",
+            "add some, or give --option c=1",
+        )
+    tried = {c: fit_head(*train, options, c, seed).top1_pct(*val) for c in _CS}
     return max(tried, key=lambda c: tried[c]), {f"{c:g}": top1 for c, top1 in tried.items()}
 
 

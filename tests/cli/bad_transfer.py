@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from tests.cli.bad import Place, finetune
-from tests.pictures import write_folder
+from tests.pictures import COLOURS, write_folder
 
 # Adapting to images without labels.
 
@@ -128,6 +128,74 @@ def fewshot_of_one_class(p: Place) -> list[str]:
 
 def prototype_of_random_features(p: Place) -> list[str]:
     return finetune(p.pictures, "--strategy", "prototype", out=p.here / "out")
+
+
+# What moves, and what holds it.
+
+
+def _from_weights(p: Place, strategy: str, *options: str) -> list[str]:
+    more = ["--strategy", strategy, "--weights", str(p.run / "model" / "weights.safetensors")]
+    for option in options:
+        more += ["--option", option]
+    return finetune(p.pictures, *more, out=p.here / "out")
+
+
+def gradual_that_never_thaws(p: Place) -> list[str]:
+    return _from_weights(p, "gradual", "epochs_per_stage=1")
+
+
+def lora_on_an_unknown_layer(p: Place) -> list[str]:
+    return _from_weights(p, "lora", "targets=[layr2]")
+
+
+def lora_on_a_norm(p: Place) -> list[str]:
+    return _from_weights(p, "lora", "targets=[layer1.0.bn1]")
+
+
+def lora_of_no_rank(p: Place) -> list[str]:
+    return _from_weights(p, "lora", "rank=0")
+
+
+def adapter_on_attention_that_is_not_there(p: Place) -> list[str]:
+    return _from_weights(p, "adapter", "targets=[attention]")
+
+
+def adapter_on_the_head(p: Place) -> list[str]:
+    return _from_weights(p, "adapter", "targets=[fc]")
+
+
+def bitfit_with_an_option(p: Place) -> list[str]:
+    return _from_weights(p, "bitfit", "rank=4")
+
+
+def probe_on_an_empty_split(p: Place) -> list[str]:
+    root = p.here / "split"
+    shutil.copytree(p.pictures, root / "train")
+    for name in COLOURS:
+        (root / "val" / name).mkdir(parents=True)
+    weights = str(p.run / "model" / "weights.safetensors")
+    more = ["--strategy", "probe", "--weights", weights]
+    return finetune(root, *more, out=p.here / "out")
+
+
+def probe_by_an_unknown_head(p: Place) -> list[str]:
+    return _from_weights(p, "probe", "head=mlp")
+
+
+def probe_by_steps_with_c(p: Place) -> list[str]:
+    return _from_weights(p, "probe", "head=trained", "c=1")
+
+
+def l2sp_that_pushes_away(p: Place) -> list[str]:
+    return _from_weights(p, "l2sp", "weight=-1")
+
+
+def delta_of_a_stage_that_is_not_there(p: Place) -> list[str]:
+    return _from_weights(p, "delta", "layers=[9]")
+
+
+def bss_of_no_values(p: Place) -> list[str]:
+    return _from_weights(p, "bss", "values=0")
 
 
 # Advice.

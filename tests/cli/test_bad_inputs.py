@@ -266,6 +266,19 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.advise_measured_on_an_engine, 2, ("jetson", "--on")),
     (bad_transfer.advise_recipe_into_a_folder, 2, (".yaml",)),
     (bad_transfer.advise_few_images, 2, ("--images", "edgexfer advise --help")),
+    (bad_transfer.gradual_that_never_thaws, 2, ("never all thaw within 1", "5 epochs")),
+    (bad_transfer.lora_on_an_unknown_layer, 2, ("layr2", "layer2", "attention, linear")),
+    (bad_transfer.lora_on_a_norm, 2, ("BatchNorm2d", "a convolution or a linear layer")),
+    (bad_transfer.lora_of_no_rank, 2, ("rank is 0",)),
+    (bad_transfer.adapter_on_attention_that_is_not_there, 2, ("'attention'", "pointwise")),
+    (bad_transfer.adapter_on_the_head, 2, ("'fc' is a Linear", "below the head")),
+    (bad_transfer.bitfit_with_an_option, 2, ("bitfit has no options", "rank")),
+    (bad_transfer.probe_on_an_empty_split, 2, ("no val images", "--option c=1")),
+    (bad_transfer.probe_by_an_unknown_head, 2, ("'mlp'", "'svm'")),
+    (bad_transfer.probe_by_steps_with_c, 2, ("c is set", "head=logistic")),
+    (bad_transfer.l2sp_that_pushes_away, 2, ("weight is -1",)),
+    (bad_transfer.delta_of_a_stage_that_is_not_there, 2, ("none is 9", "3 layer3")),
+    (bad_transfer.bss_of_no_values, 2, ("values is 0",)),
 ]
 
 
