@@ -45,7 +45,7 @@ class DataSection:
         workers: threads that decode; unset takes the machine's cores.
         allow_quarantined: go on where more images are unreadable than is usual (0.1 % of train).
         unlabelled: a folder of images without classes that a student is distilled on as well, by
-            the teacher's word alone.
+            the teacher's word alone, and that strategies such as ``coral`` adapt to.
     """
 
     __pydantic_config__ = _STRICT
