@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from edgexfer.cli.machines import machine_of, machine_options
 from edgexfer.cli.options import (
     beside,
     json_option,
@@ -31,6 +32,7 @@ from edgexfer.recipe import ExportSection
     is_flag=True,
     help="Say what INT8 does to each layer, as a table and in OUT.explain/, also where it fails.",
 )
+@machine_options
 @json_option
 def command(
     run: Path, target: str, out: Path | None, explain: bool, as_json: bool, **given: Any
@@ -41,23 +43,28 @@ def command(
     is left behind. An INT8 that loses too much is searched for before: other ranges, equalised
     layers and corrected biases, the fewest layers in float. With --precision auto, one that still
     loses too much is left out, the others are timed where the target is this machine, and FP32 and
-    the fastest stay.
+    the fastest stay. --on names one board, which is the other targets and times theirs; where it
+    cannot be had in the end, all that passed stay, and the reason is kept.
 
     Examples:
       edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle
       edgexfer export runs/student --target jetson --max-drop 0.5 --out bundle
       edgexfer export runs/student --target jetson --precision int8 --explain
+      edgexfer export runs/student --target rpi5 --on ssh:pi5 --out bundle
       edgexfer profiles list
     """
     from edgexfer.cli.show import show_manifest
     from edgexfer.core.progress import Progress
     from edgexfer.export.explain import explanation_folder, read_explanations, to_text
+    from edgexfer.export.measure import Board
     from edgexfer.export.stage import export
 
+    machine, reach = machine_of(given)
+    board = Board(str(machine), reach) if machine.host else None
     section = make_section(ExportSection, given, targets=split_targets(target))
     place = out or beside(run, "-bundle")
     try:
-        manifest = export(run, section, place, progress=Progress, explain=explain)
+        manifest = export(run, section, place, progress=Progress, explain=explain, board=board)
     finally:
         if explain:
             # On stderr, as it is there for a refused export too, which prints nothing else.

@@ -192,7 +192,8 @@ class Choice:
         target: name of the profile.
         chosen: the precision; ``None`` where nothing could be measured, or all were asked for.
         verdict: the choice and its reason in words.
-        measured_on: the processor; ``None`` where nothing was measured.
+        measured_on: the processor, or a board and its address; ``None`` where nothing was
+            measured.
         doubts: what disturbed the measurement.
         candidates: all that were tried, in the order of the target's preference.
     """

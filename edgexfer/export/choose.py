@@ -44,15 +44,17 @@ class Measurement:
     Attributes:
         medians_ns: by artefact, the median latency of each fresh process; empty where nothing was
             measured.
-        cpu: the processor.
+        cpu: the processor, or the board and its address.
         doubts: what disturbed it.
         obstacle: why there is none.
+        board: address of the board that was to measure; ``None`` for this machine.
     """
 
     medians_ns: Mapping[str, tuple[float, ...]]
     cpu: str | None = None
     doubts: tuple[str, ...] = ()
     obstacle: str | None = None
+    board: str | None = None
 
 
 def choose(
@@ -72,12 +74,12 @@ def choose(
         taken = passed[0].precision
         notes[taken] = f"{_name(passed[0])} chosen: no other precision is left"
     elif measured.obstacle is not None:
-        return _undecided(profile, tried, measured.obstacle, notes)
+        return _undecided(profile, tried, measured, notes)
     else:
         timed = [_timed(t, measured) for t in _most_exact_first(passed)]
         best, tied = fastest(timed)
         taken = best.name
-        notes |= _compared(model, timed, best, tied)
+        notes |= _compared(f"on {measured.board or 'this CPU'} for {model}", timed, best, tied)
         notes[taken] += _doubt(next(t for t in passed if t.precision == taken))
         widest = max(t.spread for t in timed)
         if widest > RESTLESS:
@@ -122,11 +124,16 @@ def _left_out(tried: Sequence[Tried]) -> dict[str, str]:
 
 
 def _undecided(
-    profile: HardwareProfile, tried: Sequence[Tried], obstacle: str, notes: Mapping[str, str]
+    profile: HardwareProfile,
+    tried: Sequence[Tried],
+    measured: Measurement,
+    notes: Mapping[str, str],
 ) -> Choice:
     names = [_name(t) for t in _preferred(profile, tried) if t.artefact is not None]
     stay = f"{', '.join(names[:-1])} and {names[-1]} stay, a bench on the device decides"
-    verdict = "; ".join([*notes.values(), f"not measured here ({obstacle}): {stay}"])
+    where = f"on {measured.board}" if measured.board else "here"
+    said = f"not measured {where} ({measured.obstacle}): {stay}"
+    verdict = "; ".join([*notes.values(), said])
     return _choice_of_none(profile, tried, verdict, notes)
 
 
@@ -142,11 +149,10 @@ def _choice_of_none(
 
 
 def _compared(
-    model: str, timed: Sequence[Timed], best: Timed, tied: Sequence[Timed]
+    where: str, timed: Sequence[Timed], best: Timed, tied: Sequence[Timed]
 ) -> dict[str, str]:
     """Say of each precision how fast it was beside the reference, and of the best why it is it."""
     base = next((t for t in timed if t.name == REFERENCE), max(timed, key=lambda t: t.median_ns))
-    where = f"on this CPU for {model}"
     found = {}
     for one in timed:
         beside = f"{speed_ratio(one, base):.2f} times the speed of {base.name.upper()}"

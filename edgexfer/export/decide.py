@@ -15,7 +15,7 @@ from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.choose import REFERENCE, Measurement, Tried, choose
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder
 from edgexfer.export.lower import Lowering, cannot_check
-from edgexfer.export.measure import elsewhere, measure
+from edgexfer.export.measure import Board, elsewhere, measure, measure_on
 
 
 def attempt(ladder: Ladder, profile: HardwareProfile, precision: str, asked: str) -> Tried:
@@ -48,14 +48,16 @@ def decide(
     manifest: Manifest,
     profiles: Sequence[HardwareProfile],
     tried: Mapping[str, Sequence[Tried]],
+    board: Board | None = None,
 ) -> Manifest:
-    """Choose a precision for each target, by measuring those that are this machine.
+    """Choose a precision for each target, by measuring here those that are this machine.
 
     Args:
         folder: the export in the making.
         manifest: of it, with all that was made and every file listed.
         profiles: the targets whose precision is to be chosen.
         tried: by target what was tried.
+        board: measures the others; ``None`` leaves their choice open.
 
     Returns:
         The manifest with the choices, and without the artefacts that lost.
@@ -70,17 +72,17 @@ def decide(
                 f"{name}: no precision is left ({'; '.join(t.reason for t in tried[name])})",
                 "allow more (--max-drop), or choose another target",
             )
-    away = {p.name: elsewhere(p) for p in profiles}
-    rivals = [name for name, found in passed.items() if len(found) > 1 and away[name] is None]
-    times = measure(folder, manifest, rivals) if rivals else Measurement({})
+    away = {p.name: elsewhere(p) for p in profiles if len(passed[p.name]) > 1}
+    here = [name for name, reason in away.items() if reason is None]
+    far = [p for p in profiles if away.get(p.name) is not None]
+    times = dict.fromkeys(here, measure(folder, manifest, here)) if here else {}
+    if board is not None and far:
+        times |= measure_on(board, folder, manifest, far)
+    else:
+        times |= {p.name: Measurement({}, obstacle=away[p.name]) for p in far}
     choices = tuple(
-        choose(
-            profile,
-            manifest.model,
-            tried[profile.name],
-            times if profile.name in rivals else Measurement({}, obstacle=away[profile.name]),
-        )
-        for profile in profiles
+        choose(p, manifest.model, tried[p.name], times.get(p.name, Measurement({})))
+        for p in profiles
     )
     lost = {(c.target, x.precision) for c in choices for x in c.candidates if x.lost}
     kept = tuple(a for a in manifest.artefacts if (a.target, a.precision) not in lost)

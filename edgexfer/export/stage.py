@@ -27,7 +27,7 @@ from edgexfer.core.bundle import (
     seal,
 )
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import BundleError, RecipeError, RunError
+from edgexfer.core.errors import BundleError, InputError, RecipeError, RunError
 from edgexfer.core.files import fingerprint, write_json
 from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
@@ -39,6 +39,7 @@ from edgexfer.export.explain import clear_explanations, explanation_folder
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering, wanted_precisions
+from edgexfer.export.measure import Board, elsewhere
 from edgexfer.export.originals import write_originals
 from edgexfer.export.parity import Probe, synthetic_images
 from edgexfer.export.publish import find_same, making
@@ -83,6 +84,7 @@ def export(
     *,
     progress: ProgressFactory | None = None,
     explain: bool = False,
+    board: Board | None = None,
 ) -> Manifest:
     """Make a bundle: lower, quantize, compare every hop with the one before, seal.
 
@@ -94,6 +96,8 @@ def export(
         out: folder of the bundle; it appears only if every rung of the ladder has passed.
         progress: starts a display, such as ``Progress``; ``None`` shows nothing.
         explain: write beside the bundle what INT8 does to each layer, whether it passes or not.
+        board: measures the candidates of targets that are not this machine; where it cannot be had
+            in the end, their choice stays open with the reason.
 
     Returns:
         The manifest that was sealed.
@@ -101,6 +105,7 @@ def export(
     Raises:
         ProfileError: a target is unknown or wrong.
         RecipeError: a target is named twice, or lacks the precision.
+        InputError: there is a board, and nothing to measure on it.
         RunError: the run holds no finished model, or its data has changed since.
         DataError: there are no images to calibrate or evaluate with.
         ModelError: the model cannot be exported.
@@ -109,7 +114,9 @@ def export(
         BundleError: something else is at ``out``.
     """
     source = _read(run, section)
-    request = _request(source)
+    if board is not None:
+        _refuse_idle(board, source)
+    request = _request(source, board)
     same = find_same(out, request)
     if same is not None:
         _refuse_unexplained(out, explain)
@@ -161,13 +168,23 @@ def export(
         )
         if source.undecided:
             listed = replace(manifest, files=_other_files(folder, manifest))
-            manifest = decide(folder, listed, source.undecided, tried)
+            manifest = decide(folder, listed, source.undecided, tried, board)
             drop_losers(folder, manifest, lowering)
             steps.done("choice")
         _write_extras(folder, source, manifest)
         manifest = replace(manifest, files=_other_files(folder, manifest))
         seal(folder, manifest)
     return manifest
+
+
+def _refuse_idle(board: Board, source: _Source) -> None:
+    """Refuse a board that would be left without work, before there is any."""
+    if not any(elsewhere(profile) for profile in source.undecided):
+        raise InputError(
+            f"export: nothing is to be measured on {board.name}: each target is this machine, or "
+            "its precision is given",
+            "leave --on out, or export for the board's own profile: edgexfer profiles probe --on",
+        )
 
 
 def _refuse_unexplained(out: Path, explain: bool) -> None:
@@ -218,7 +235,7 @@ def _read(run: Path, section: ExportSection) -> _Source:
     return _Source(run, read_card(run), read_run(run), read_ranges(run), section, profiles, jobs)
 
 
-def _request(source: _Source) -> str:
+def _request(source: _Source, board: Board | None) -> str:
     """Return the hash of all that decides what a bundle holds."""
     return fingerprint(
         {
@@ -227,6 +244,7 @@ def _request(source: _Source) -> str:
             "data": source.info.data_fingerprint,
             "section": encode(source.section),
             "profiles": encode(source.profiles),
+            "on": board.name if board is not None else None,
             "edgexfer": edgexfer.__version__,
         }
     )

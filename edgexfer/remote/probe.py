@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,21 +49,51 @@ def probe_machine(
         MachineError: it cannot be reached.
         BackendError: the runtime is missing there, or an emulator runs its programs.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as scratch,
-        contextlib.closing(reach(Path(scratch))) as way,
-    ):
-        program = [*way.python, way.push(pack_device_side(Path(scratch) / "edgexfer.pyz"))]
-        facts = json.loads(checked(way.run([*program, "facts"], timeout_s=_LIMIT_S), way))
-        if backend not in ONNX_BACKENDS:
-            return facts, {}
-        folder = Path(scratch) / "kernels"
+    if backend not in ONNX_BACKENDS:
+        return ask_facts(reach), {}
+    with _device_side(reach) as (way, program, scratch):
+        facts = _facts(way, program)
+        folder = scratch / "kernels"
         folder.mkdir()
         kernels = [{**vars(k), "path": k.path.name} for k in write_kernels(folder)]
         write_json(folder / "kernels.json", kernels)
         argv = [*program, "peaks", way.push(folder), "--backend", backend]
         found = json.loads(checked(way.run(argv, timeout_s=_LIMIT_S), way))
     return facts, {name: decode(Fact, value, name) for name, value in found.items()}
+
+
+def ask_facts(reach: Callable[[Path], Transport]) -> dict[str, Any]:
+    """Return what a machine says of itself, see ``bench.device.facts``.
+
+    Args:
+        reach: makes the way to it, given a folder for scratch files.
+
+    Raises:
+        InputError: its name or its host key is unknown.
+        MachineError: it cannot be reached, or the device side does not run there.
+    """
+    with _device_side(reach) as (way, program, _):
+        return _facts(way, program)
+
+
+@contextlib.contextmanager
+def _device_side(
+    reach: Callable[[Path], Transport],
+) -> Iterator[tuple[Transport, list[str], Path]]:
+    """Hand out the way to a machine, the device side as it is started there, and a folder here."""
+    with (
+        tempfile.TemporaryDirectory(prefix="edgexfer-probe-") as name,
+        contextlib.closing(reach(Path(name))) as way,
+    ):
+        scratch = Path(name)
+        program = [*way.python, way.push(pack_device_side(scratch / "edgexfer.pyz"))]
+        yield way, program, scratch
+
+
+def _facts(way: Transport, program: Sequence[str]) -> dict[str, Any]:
+    done = way.run([*program, "facts"], timeout_s=_LIMIT_S)
+    found: dict[str, Any] = json.loads(checked(done, way))
+    return found
 
 
 def write_kernels(folder: Path) -> tuple[Kernel, ...]:

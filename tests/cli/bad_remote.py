@@ -73,5 +73,18 @@ def doctor_on_an_unknown_scheme(p: Place) -> list[str]:
     return ["doctor", "--on", "http://pi5"]
 
 
+def export_on_two_boards(p: Place) -> list[str]:
+    return _export(p, "--on", "ssh:pi5,ssh:nano")
+
+
+def export_on_a_board_that_has_nothing_to_do(p: Place) -> list[str]:
+    return _export(p, "--on", "ssh:pi5", "--precision", "int8")
+
+
+def _export(p: Place, *more: str) -> list[str]:
+    out = str(p.here / "out")
+    return ["export", str(p.run), "--target", "rpi5", "--out", out, *more]
+
+
 def _bench(p: Place, machine: str) -> list[str]:
     return ["bench", str(p.bundle), "--out", str(p.here / "out"), "--on", machine]

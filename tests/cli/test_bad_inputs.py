@@ -232,6 +232,8 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_remote.on_a_python_that_is_an_option, 2, ("'-c'", "plain path")),
     (bad_remote.verify_on_a_host_with_a_quote, 2, ("pi5'", "host name")),
     (bad_remote.doctor_on_an_unknown_scheme, 2, ("http://pi5", "ssh:HOST")),
+    (bad_remote.export_on_two_boards, 2, ("several machines", "one")),
+    (bad_remote.export_on_a_board_that_has_nothing_to_do, 2, ("ssh:pi5", "leave --on out")),
     (bad_transfer.adapt_without_a_target, 2, ("dann", "--unlabelled FOLDER")),
     (bad_transfer.adapt_target_missing, 2, ("camera", "no such folder")),
     (bad_transfer.adapt_target_without_images, 2, ("camera", "no images")),

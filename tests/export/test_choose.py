@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgexfer.core.bundle import Artefact, Candidate, Choice, FileEntry, Rung
@@ -147,6 +149,20 @@ def test_a_target_that_is_not_here_keeps_all_that_passed() -> None:
     choice = choose(JETSON, NET, [tried[0], refused, tried[2]], away)
     assert choice.verdict.startswith("FP16 left out: it is not finite; not measured here")
     assert "INT8 and FP32 stay" in choice.verdict
+
+
+def test_what_a_board_measured_is_said_of_the_board() -> None:
+    tried = [passed(p, JETSON.name) for p in ("fp32", "fp16", "int8")]
+    there = replace(times(JETSON.name, fp32=2.0, fp16=1.0, int8=4.0), board="ssh:nano")
+    assert choose(JETSON, NET, tried, there).verdict == (
+        f"INT8 does not pay on ssh:nano for {NET}: 0.50 times the speed of FP32; "
+        "FP16 chosen: 2.00 times the speed of FP32"
+    )
+    gone = Measurement({}, obstacle="nobody answers", board="ssh:nano")
+    assert choose(JETSON, NET, tried, gone).verdict == (
+        "not measured on ssh:nano (nobody answers): "
+        "INT8, FP16 and FP32 stay, a bench on the device decides"
+    )
 
 
 def test_a_drop_that_the_images_cannot_decide_is_said_of_the_chosen() -> None:

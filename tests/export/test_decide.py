@@ -229,7 +229,7 @@ def test_a_disturbed_measurement_is_made_once_more(
     rounds = [(1.0, 1.1, 2.0), (1.0, 1.0, 1.1)]
     seeds: list[int] = []
 
-    def bench(folder: Path, targets: object, section: BenchSection) -> Measurement:
+    def bench(folder: Path, targets: object, section: BenchSection, board: object) -> Measurement:
         assert (folder / "manifest.json").is_file()
         each = rounds[len(seeds)]
         seeds.append(section.seed)

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgexfer.cli import run
+from edgexfer.core.bundle import verify_files
 from edgexfer.core.record import read_record
+from edgexfer.export.measure import BRIEF
 from edgexfer.profiles import check_profile
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.bench import UNFINISHED
 from tests.bundles import make_bundle
+from tests.export.digits import digits_run
 from tests.remote.conftest import Board, run_sshd, wait_for
 
 pytestmark = pytest.mark.ssh
 
 FAST = ["--processes", "2", "--seconds", "0.01", "--samples", "20", "--threads", "1"]
+# A chip that nothing here says to be this machine.
+PROFILE = """\
+name: my-board
+title: A board of mine
+backend: onnxruntime
+device: CPU
+machine: {machine}
+seen_on_hardware: false
+precisions: [int8, fp32]
+facts:
+  cores: {{value: 4, kind: datasheet, source: a product page}}
+"""
 ONCE = BenchSection(processes=1, seconds=0.01, samples=20, threads=1)
 
 
@@ -119,3 +136,38 @@ def test_a_board_is_probed(
     assert on_path.leftovers() == []
     assert run([*argv, "--on", "ssh:bench-board,local"]) == 2
     assert "names several machines" in capsys.readouterr().err
+
+
+@pytest.mark.ort
+def test_a_precision_is_chosen_on_the_board_that_is_the_target(
+    on_path: Board,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    brief = replace(BRIEF, processes=1, seconds=0.05)
+    monkeypatch.setattr("edgexfer.export.measure.BRIEF", brief)
+    place = tmp_path / "my-board.yaml"
+    place.write_text(PROFILE.format(machine=platform.machine()))
+    foreign = {"x86_64": "rpi5-onnxruntime", "aarch64": "x86-onnxruntime"}[platform.machine()]
+    out = tmp_path / "bundle"
+    argv = ["export", str(digits_run(tmp_path_factory.getbasetemp())), "--out", str(out)]
+    argv += ["--target", f"{place},{foreign}", "--on", "ssh:bench-board", "--max-drop", "20"]
+    argv += ["--remote-python", sys.executable]
+    assert run([*argv, "--evaluation-images", "60", "--calibration-images", "60"]) == 0
+    chosen, still_open = verify_files(out).choices
+    assert chosen.chosen in ("fp32", "int8")
+    assert " on ssh:bench-board for resnet8" in chosen.verdict
+    assert chosen.measured_on is not None
+    assert chosen.measured_on.endswith(" at ssh:bench-board")
+    assert [len(candidate.medians_ns) for candidate in chosen.candidates] == [1, 1]
+    assert still_open.chosen is None
+    assert still_open.measured_on is None
+    machine = {"rpi5-onnxruntime": "aarch64", "x86-onnxruntime": "x86_64"}[foreign]
+    assert still_open.verdict == (
+        f"not measured on ssh:bench-board (it is for {machine}, the board is "
+        f"{platform.machine()}): INT8 and FP32 stay, a bench on the device decides"
+    )
+    assert f"my-board: {chosen.verdict}" in capsys.readouterr().out
+    assert on_path.leftovers() == []
