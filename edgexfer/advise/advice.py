@@ -28,6 +28,8 @@ from edgexfer.advise.students import (
 from edgexfer.core.errors import InputError
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.data.dataset import Dataset
+from edgexfer.data.sides import SMALL_PX as SIDE_PX
+from edgexfer.data.sides import median_side
 from edgexfer.recipe import (
     DataSection,
     ExportSection,
@@ -136,7 +138,7 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     # 3. Which strategy, and which student.
     per_class = len(train) / len(dataset.classes)
     choice = choose(per_class, depth, distance)
-    size = _size(source, wishes)
+    size = _size(dataset, source, wishes)
     names = tuple(wishes.students) or (SMALL if size <= SMALL_PX else LARGE)
     students: tuple[Student, ...] = ()
     if wishes.target is not None:
@@ -158,7 +160,7 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
         foreign=foreign,
         students=students,
         choice=choice,
-        recipe=_recipe(data, wishes, source, choice, student),
+        recipe=_recipe(data, wishes, source, choice, ModelSection(student, size)),
         notes=_notes(dataset, source, distance, students),
     )
 
@@ -208,17 +210,20 @@ def _far(
     return distance, tuple(zip(keys, distance.foreignness, strict=True))
 
 
-def _size(source: Source | None, wishes: Wishes) -> int:
+def _size(dataset: Dataset, source: Source | None, wishes: Wishes) -> int:
+    """Return the size of the input in pixels: the source's, or one that suits the images."""
     if source is not None:
         return source.preprocess.size[0]
-    return wishes.size or 32
+    side = median_side(dataset)
+    return wishes.size or (16 if side <= 16 else 32 if side <= SIDE_PX else 224)
 
 
 def _recipe(
-    data: DataSection, wishes: Wishes, source: Source | None, choice: Choice, student: str
+    data: DataSection, wishes: Wishes, source: Source | None, choice: Choice, student: ModelSection
 ) -> Recipe:
-    size = _size(source, wishes)
-    model = source.section if source is not None else ModelSection("resnet20", size)
+    size = student.size or 0
+    anew = ModelSection("resnet20" if size <= SMALL_PX else "resnet18", size)
+    model = source.section if source is not None else anew
     # Digits and the like are as small as that, and have no mirror image.
     views = TrainSection(augment="crop" if size > SMALL_PX else "flip" if size > 16 else "shift")
     schedule = replace(views, epochs=30, batch_size=32, backbone_lr=choice.backbone_lr)
@@ -233,7 +238,7 @@ def _recipe(
         name=Path(data.path.rpartition(":")[2]).name.split(".")[0] or "advice",
         data=data,
         teacher=teacher,
-        student=StudentSection(ModelSection(student, size), control=True, train=students),
+        student=StudentSection(student, control=True, train=students),
         export=export,
     )
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgexfer.data.dataset import Dataset
-
-LOOKED_AT = 64
-SMALL_PX = 48
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,9 @@ bench:
 
 
 def _plan(dataset: Dataset) -> _Plan:
-    side = _median_side(dataset)
+    from edgexfer.data.sides import SMALL_PX, median_side
+
+    side = median_side(dataset)
     total = sum(len(split.keys) for split in dataset.splits.values())
     if side <= SMALL_PX:
         size = 32 if side > 16 else 16
@@ -136,24 +134,6 @@ def _plan(dataset: Dataset) -> _Plan:
         teacher_lr=0.0005,
         student_lr=0.002,
     )
-
-
-def _median_side(dataset: Dataset) -> int:
-    from edgexfer.core.errors import DataError
-    from edgexfer.data.decode import decode
-
-    split = dataset.splits["train"]
-    step = max(len(split.keys) // LOOKED_AT, 1)
-    sides = []
-    for i in range(0, len(split.keys), step):
-        source: Any = split.read(i)
-        if isinstance(source, bytes):
-            try:
-                source = decode(source, split.keys[i]).image
-            except DataError:
-                continue  # `edgexfer data check` is the place that reports it
-        sides.append(min(source.shape[:2]))
-    return int(median(sides)) if sides else 224
 
 
 def _name(path: str) -> str:

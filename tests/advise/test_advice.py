@@ -56,6 +56,7 @@ def test_a_blind_model_is_guarded(data: DataSection, blind: Path) -> None:
 def test_without_a_source_it_starts_from_scratch(data: DataSection) -> None:
     found = advise(data, Wishes())
     assert (found.choice.strategy, found.chosen, found.rankings) == ("scratch", None, ())
+    assert found.recipe.student.model.size == 16
     assert found.notes == ("Name sources with --source or --models to have them compared.",)
 
 
