@@ -46,6 +46,9 @@ class DataSection:
         allow_quarantined: go on where more images are unreadable than is usual (0.1 % of train).
         unlabelled: a folder of images without classes that a student is distilled on as well, by
             the teacher's word alone, and that strategies such as ``coral`` adapt to.
+        labels: a CSV file with a column ``image`` and one column a task, for a model that answers
+            several questions; an empty cell is no label. The folders of ``path`` are no classes
+            then.
     """
 
     __pydantic_config__ = _STRICT
@@ -60,6 +63,7 @@ class DataSection:
     workers: Count | None = None
     allow_quarantined: bool = False
     unlabelled: str | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class TrainSection:
         views: epochs' worth of different augmented views, which later epochs see again in turn, so
             that the teacher's answers to them can be kept; unset gives every epoch its own.
         view_seed: of augmentation; unset takes ``seed``.
+        balance: how the losses of several tasks are weighed: ``fixed``, or ``uncertainty``, which
+            learns each task's variance.
+        task_weights: of several tasks' losses, in the order of the columns; unset takes 1 for each.
         checkpoint_s: seconds between two checkpoints inside an epoch.
         seed: of weights, order, augmentation, dropout.
     """
@@ -130,6 +137,8 @@ class TrainSection:
     compile: Literal["auto", "on", "off"] = "auto"
     views: Count | None = None
     view_seed: Annotated[int, Ge(0)] | None = None
+    balance: Literal["fixed", "uncertainty"] = "fixed"
+    task_weights: tuple[Positive, ...] = ()
     checkpoint_s: Positive = 60.0
     seed: Annotated[int, Ge(0)] = 0
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
 from edgexfer.bench.feed import normalise, run_once
+from edgexfer.bench.tasks import answers, by_task, codes, confidences, right
 from edgexfer.core.backend import Session
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.record import Accuracy
 from edgexfer.core.stats import wilson
+from edgexfer.core.tasks import Task
 
 
 def predict(session: Session, images: Any, preprocess: Preprocess, batch: int = 1) -> Any:
@@ -33,17 +35,24 @@ def predict(session: Session, images: Any, preprocess: Preprocess, batch: int = 
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def score(logits: Any, labels: Any, split: str, reference: Optional[Any] = None) -> Accuracy:
+def score(
+    logits: Any,
+    labels: Any,
+    split: str,
+    reference: Optional[Any] = None,
+    tasks: Sequence[Task] = (),
+) -> Accuracy:
     """Count the right answers.
 
     Args:
         logits: (N, C).
-        labels: (N,), indices of the right classes.
+        labels: (N,), indices of the right classes; (N, T) of several tasks, -1 for none.
         split: name of the split that the images are from.
         reference: top-1 classes of another model, (N,), to say how often both agree.
+        tasks: of the model; empty for one.
     """
-    chosen = logits.argmax(axis=1)
-    n, correct = len(labels), int((chosen == labels).sum())
+    chosen = np.asarray(codes(answers(logits, tasks), labels, tasks), dtype=object)
+    n, correct = len(labels), int(right(logits, labels, tasks).sum())
     low, high = wilson(correct, n)
     agreement = None if reference is None else 100.0 * float((chosen == reference).mean())
     return Accuracy(
@@ -54,18 +63,7 @@ def score(logits: Any, labels: Any, split: str, reference: Optional[Any] = None)
         low_pct=100.0 * low,
         high_pct=100.0 * high,
         agreement_pct=agreement,
-        predictions=tuple(int(c) for c in chosen),
-        confidences=confidences(logits),
+        predictions=tuple(chosen),
+        confidences=confidences(logits, labels, tasks),
+        tasks=by_task(logits, labels, tasks),
     )
-
-
-def confidences(logits: Any) -> Tuple[float, ...]:
-    """Return the probability that softmax gives the top-1 class of each image, to four places.
-
-    Empty where a logit is not finite: no probability follows from it.
-    """
-    if not np.isfinite(logits).all():
-        return ()
-    values = np.asarray(logits, dtype=np.float64)
-    top = 1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1)
-    return tuple(round(float(p), 4) for p in top)

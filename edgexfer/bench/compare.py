@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import numpy as np
+
+from edgexfer.bench.tasks import answers
+from edgexfer.core.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,10 @@ class Difference:
         return self.sqnr_db is None or self.sqnr_db >= limit_db
 
 
-def compare(reference: Any, other: Any) -> Difference:
+def compare(reference: Any, other: Any, tasks: Sequence[Task] = ()) -> Difference:
     """Compare two arrays of logits (N, C), computed in float64.
+
+    Of several tasks an image agrees where each of them does.
 
     A value that is not finite in one of them makes the ratio minus infinity, as far as numbers go:
     -1000 dB, and counts as disagreement of its image.
@@ -43,7 +48,8 @@ def compare(reference: Any, other: Any) -> Difference:
         raise ValueError(f"cannot compare logits of shapes {reference.shape} and {other.shape}")
     y, other64 = reference.astype(np.float64), other.astype(np.float64)
     good = np.isfinite(y).all(axis=1) & np.isfinite(other64).all(axis=1)
-    agreement = 100.0 * float(np.mean(good & (y.argmax(axis=1) == other64.argmax(axis=1))))
+    same = (answers(y, tasks) == answers(other64, tasks)).all(axis=1)
+    agreement = 100.0 * float(np.mean(good & same))
     if not good.all():
         return Difference(len(y), -_EXTREME_DB, math.inf, agreement)
     noise = y - other64

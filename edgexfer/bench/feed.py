@@ -35,9 +35,10 @@ def normalise(images: Any, preprocess: Preprocess) -> Any:
 
 
 def run_once(session: Session, batch: Any) -> Any:
-    """Feed a session of one input with ``batch`` and return its first output."""
+    """Feed a session of one input with ``batch`` and return its logits, all tasks side by side."""
     outputs = session.run({session.inputs[0].name: batch})
-    return outputs[session.outputs[0].name]
+    found = [outputs[spec.name] for spec in session.outputs]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def read_array(bundle: Path, name: str, dtype: str, shape: Tuple[int, ...]) -> Any:
@@ -77,9 +78,13 @@ def check_session(session: Session, preprocess: Preprocess, classes: int, batch:
     """
     if len(session.inputs) != 1:
         raise BundleError(f"the artefact takes {len(session.inputs)} inputs, expected one", REMAKE)
+    given = session.outputs[0].shape
+    if len(session.outputs) > 1:
+        # One for each task, which stand side by side where they are compared with labels.
+        given = (*given[:1], sum(spec.shape[-1] for spec in session.outputs))
     expected: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {
         "input": (session.inputs[0].shape, (batch, 3, *preprocess.size)),
-        "output": (session.outputs[0].shape, (batch, classes)),
+        "output": (given, (batch, classes)),
     }
     for what, (found, wanted) in expected.items():
         # A dimension that the artefact leaves free is -1; the batch may be free.

@@ -32,7 +32,7 @@ def check_golden(
     preprocess = manifest.preprocess
     images = read_array(bundle, manifest.golden_images, "uint8", (-1, *preprocess.size, 3))
     golden = read_array(bundle, artefact.golden, "float32", (len(images), len(manifest.labels)))
-    found = compare(golden, predict(session, images, preprocess))
+    found = compare(golden, predict(session, images, preprocess), manifest.tasks)
     limit = DEFAULT_SQNR_DB if artefact.golden_sqnr_db is None else artefact.golden_sqnr_db
     if not found.at_least(limit):
         raise ParityError(

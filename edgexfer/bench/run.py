@@ -215,12 +215,12 @@ def _stages(
         return {}, []
     from edgexfer.bench.feed import normalise
 
-    name, output = session.inputs[0].name, session.outputs[0].name
+    name = session.inputs[0].name
     preprocess = manifest.preprocess
     singles = [images[i : i + 1] for i in range(len(images))]
     found = {
         "pre": measure_stage(lambda image: normalise(image, preprocess), singles),
-        "post": measure_stage(top_class, [outputs[output] for outputs in expected]),
+        "post": measure_stage(top_classes, expected),
     }
     encoded, faults = _encoded(loaded, manifest, images, absent, notes)
     if encoded is None:
@@ -231,10 +231,8 @@ def _stages(
     found["resize"] = measure_stage(stages.resize, opened)
     if job.batch == 1:
         found["e2e"] = measure_stage(
-            lambda data: top_class(
-                session.run(
-                    {name: normalise(stages.resize(stages.decode(data))[None], preprocess)}
-                )[output]
+            lambda data: top_classes(
+                session.run({name: normalise(stages.resize(stages.decode(data))[None], preprocess)})
             ),
             files,
         )
@@ -285,6 +283,11 @@ def _gpu_times(session: Session, feeds: List[Any]) -> List[int]:
     return found
 
 
+def top_classes(outputs: Dict[str, Any]) -> List[Tuple[int, float]]:
+    """Turn one image's outputs into the class of each, with its probability."""
+    return [top_class(logits) for logits in outputs.values()]
+
+
 def top_class(logits: Any) -> Tuple[int, float]:
     """Turn one image's logits (1, C) into its class and the softmax probability of it."""
     import numpy as np
@@ -318,8 +321,10 @@ def _accuracy(loaded: Loaded, absent: Dict[str, str]) -> Optional[Accuracy]:
 
     preprocess = loaded.manifest.preprocess
     images = read_array(loaded.folder, chosen.images, "uint8", (chosen.n, *preprocess.size, 3))
-    labels = read_array(loaded.folder, chosen.labels, "int64", (chosen.n,))
-    return score(predict(loaded.session, images, preprocess), labels, chosen.split)
+    shape = loaded.manifest.labels_shape(chosen.n)
+    labels = read_array(loaded.folder, chosen.labels, "int64", shape)
+    logits = predict(loaded.session, images, preprocess)
+    return score(logits, labels, chosen.split, tasks=loaded.manifest.tasks)
 
 
 def _changed_outputs(kept: List[Tuple[int, Any]], expected: List[Any]) -> List[str]:

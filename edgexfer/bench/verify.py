@@ -10,11 +10,13 @@ from typing import Any, List, Optional
 from edgexfer.bench.feed import check_session, read_array
 from edgexfer.bench.golden import check_golden
 from edgexfer.bench.job import load_artefact, read_profile
+from edgexfer.bench.tasks import right
 from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import REMAKE, Artefact, Manifest, all_entries, verify_files
+from edgexfer.core.distributions import binomial_at_most
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.core.distributions import binomial_at_most
+from edgexfer.core.tasks import spans
 
 LABELS = "labels.txt"
 # Golden answers that fit the labels so rarely are no bad luck.
@@ -66,8 +68,8 @@ def _arrays(bundle: Path, manifest: Manifest) -> Finding:
         chosen = manifest.evaluation
         if chosen is not None:
             images = read_array(bundle, chosen.images, "uint8", (chosen.n, *size, 3))
-            labels = read_array(bundle, chosen.labels, "int64", (chosen.n,))
-            _check_labels(bundle / chosen.labels, labels, len(manifest.labels))
+            labels = read_array(bundle, chosen.labels, "int64", manifest.labels_shape(chosen.n))
+            _check_labels(bundle / chosen.labels, labels, manifest)
             places = _places(bundle / manifest.golden_images, golden, images)
             _check_answers(bundle, manifest, labels[places])
     except BundleError as error:
@@ -109,21 +111,25 @@ def _check_answers(bundle: Path, manifest: Manifest, labels: Any) -> None:
     if scored is None or manifest.evaluation is None or chosen is None or chosen.golden is None:
         return
     shape = (len(labels), len(manifest.labels))
-    answers = read_array(bundle, chosen.golden, "float32", shape).argmax(axis=1)
-    right = int((answers == labels).sum())
+    logits = read_array(bundle, chosen.golden, "float32", shape)
+    count = int(right(logits, labels, manifest.tasks).sum())
     # One more of each outcome than was seen: no share is 0 or 1.
     share = (scored.correct + 1) / (scored.n + 2)
-    if binomial_at_most(len(labels), right, share) < _IMPROBABLE:
+    if binomial_at_most(len(labels), count, share) < _IMPROBABLE:
         raise BundleError(
             f"{bundle / manifest.evaluation.labels}: class map: the golden outputs have "
-            f"{right} of {len(labels)} labels right, where the model had {100 * share:.0f} %",
+            f"{count} of {len(labels)} labels right, where the model had {100 * share:.0f} %",
             REMAKE,
         )
 
 
-def _check_labels(place: Path, labels: Any, classes: int) -> None:
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        raise BundleError(f"{place}: holds labels outside 0..{classes - 1}", REMAKE)
+def _check_labels(place: Path, labels: Any, manifest: Manifest) -> None:
+    columns = labels.reshape(len(labels), -1).T
+    for column, (start, end) in zip(columns, spans(manifest.tasks, len(manifest.labels))):
+        # Of several tasks an image may lack the labels of some.
+        given = column[column != -1] if manifest.tasks else column
+        if len(given) and not start <= given.min() <= given.max() < end:
+            raise BundleError(f"{place}: holds labels outside {start}..{end - 1}", REMAKE)
 
 
 def _artefact(bundle: Path, manifest: Manifest, artefact: Artefact, machine: str) -> Finding:

@@ -24,7 +24,7 @@ from edgexfer.cli.options import json_option
 def command(
     bundle: Path, images: tuple[Path, ...], artefact: str | None, top: int, as_json: bool
 ) -> None:
-    """Classify images with the very artefact that was measured.
+    """Classify images with the very artefact that was measured, in each of its tasks.
 
     Examples:
       edgexfer predict bundle cat.jpg dog.jpg
@@ -34,6 +34,7 @@ def command(
 
     from edgexfer.core.codec import encode
     from edgexfer.core.errors import DataError
+    from edgexfer.core.tasks import spans
     from edgexfer.export.load import load_bundle
 
     with load_bundle(bundle, artefact=artefact) as loaded:
@@ -46,5 +47,8 @@ def command(
         click.echo(json.dumps(encode(predictions), indent=2))
         return
     for image, prediction in zip(images, predictions, strict=True):
-        ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:top]
-        click.echo(f"{image}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in ranked))
+        found = list(prediction.probabilities.items())
+        parts = spans(loaded.manifest.tasks, len(found))
+        lines = [sorted(found[a:b], key=lambda item: -item[1])[:top] for a, b in parts]
+        told = (", ".join(f"{name} {100 * p:.1f} %" for name, p in line) for line in lines)
+        click.echo(f"{image}: " + "; ".join(told))

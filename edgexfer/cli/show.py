@@ -36,6 +36,9 @@ def show_run(
         f"{place}: {info.result['model']}, {info.result['parameters'] / 1e6:.2f} M parameters, "
         f"{_accuracy(test)} on {test['n']} test images"
     )
+    for task in test.get("tasks", ()):
+        told = "no labels" if task["top1_pct"] is None else f"{_accuracy(task)}, n={task['n']}"
+        click.echo(f"  task {task['name']}: {told}")
     if sweep is not None:
         from edgexfer.report.sweep import sweep_answer, sweep_table
 

@@ -17,6 +17,7 @@ from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import BundleError, EdgexferError, nearest
 from edgexfer.core.files import PathLike, read_json, sha256_file, write_json
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.tasks import Task
 
 SCHEMA = "edgexfer.bundle/1"
 MANIFEST = "manifest.json"
@@ -83,7 +84,7 @@ class Artefact:
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         files: the first is what the runtime loads; the others lie beside it.
         inputs: what it takes, normalised float32 images in NCHW order.
-        outputs: what it gives, logits.
+        outputs: what it gives, logits; one for each task.
         opset: ONNX opset that was really written; ``None`` where it is no ONNX file.
         scheme: how it was quantized; ``None`` where it was not.
         made_by: versions of the tools that made it.
@@ -122,7 +123,8 @@ class EvalSet:
 
     Attributes:
         images: ``.npy`` file, uint8, (N, H, W, 3), RGB.
-        labels: ``.npy`` file, int64, (N,), indices into the manifest's labels.
+        labels: ``.npy`` file, int64, (N,), indices into the manifest's labels; of several tasks
+            (N, tasks), -1 for none.
         split: which split of the data they are from, such as ``test``.
         n: how many there are.
         n_split: how many the whole split has; more than ``n`` where a sample was taken.
@@ -228,6 +230,7 @@ class Manifest:
         files: every file but the artefacts' own and the manifest.
         created_utc: ISO 8601, of the export.
         choices: for each target whose precision was to be chosen what came of it.
+        tasks: what the outputs are about, where that is more than one question.
     """
 
     schema: str
@@ -247,6 +250,11 @@ class Manifest:
     files: Tuple[FileEntry, ...]
     created_utc: str
     choices: Tuple[Choice, ...] = ()
+    tasks: Tuple[Task, ...] = ()
+
+    def labels_shape(self, images: int) -> Tuple[int, ...]:
+        """Return the shape of the labels of so many images."""
+        return (images, len(self.tasks)) if self.tasks else (images,)
 
 
 def file_entry(folder: PathLike, path: PathLike) -> FileEntry:

@@ -10,6 +10,7 @@ from edgexfer.core.codec import decode, encode
 from edgexfer.core.errors import EdgexferError, RunError
 from edgexfer.core.files import PathLike, read_json, write_json
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.tasks import Task
 
 SCHEMA = "edgexfer.model/1"
 FOLDER = "model"
@@ -30,6 +31,7 @@ class ModelCard:
         weights_sha256: of ``weights.safetensors``.
         origin: where training began: ``scratch``, ``pretrained:TAG`` or ``file:SHA256``.
         options: further keyword arguments of the architecture.
+        tasks: what its outputs are about, where that is more than one question.
     """
 
     schema: str
@@ -40,6 +42,7 @@ class ModelCard:
     weights_sha256: str
     origin: str
     options: Dict[str, Any] = field(default_factory=dict)
+    tasks: Tuple[Task, ...] = ()
 
 
 def write_card(run: PathLike, card: ModelCard) -> None:

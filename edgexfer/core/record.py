@@ -196,20 +196,43 @@ class ProcessRun:
 
 
 @dataclass(frozen=True)
+class TaskAccuracy:
+    """Accuracy of one of several tasks, on the images that have a label of it.
+
+    Attributes:
+        name: of the task.
+        n: images with a label.
+        correct: those with the right top-1 class.
+        top1_pct: the share of them, in percent; ``None`` where there are none.
+        low_pct: lower end of the 95 % Wilson interval.
+        high_pct: upper end of it.
+    """
+
+    name: str
+    n: int
+    correct: int
+    top1_pct: Optional[float]
+    low_pct: float
+    high_pct: float
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Accuracy of the artefact on the bundle's evaluation images.
 
     Attributes:
         split: which split they are from.
         n: images.
-        correct: images with the right top-1 class.
+        correct: images with the right top-1 class; of several tasks, of each that has a label.
         top1_pct: the share of them, in percent.
         low_pct: lower end of the 95 % Wilson interval.
         high_pct: upper end of it.
         agreement_pct: share with the same class as the reference predictions; ``None`` without one.
-        predictions: the top-1 class of each image, in the bundle's order.
+        predictions: the top-1 class of each image, in the bundle's order; of several tasks a
+            number that stands for all classes together.
         confidences: the probability that softmax gives that class, to four places; empty where a
             logit is not finite.
+        tasks: the same for each of several tasks; empty for one.
     """
 
     split: str
@@ -221,6 +244,7 @@ class Accuracy:
     agreement_pct: Optional[float]
     predictions: Tuple[int, ...]
     confidences: Tuple[float, ...] = ()
+    tasks: Tuple[TaskAccuracy, ...] = ()
 
 
 @dataclass(frozen=True)

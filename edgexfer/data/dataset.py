@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from edgexfer.core.errors import DataError
 from edgexfer.core.files import canonical_json, sha256_bytes
+from edgexfer.core.tasks import Task
 from edgexfer.data.archive import SUFFIXES as ARCHIVES
 from edgexfer.data.archive import unpack
 from edgexfer.data.decode import UInt8
 from edgexfer.data.digests import Digests
-from edgexfer.data.folder import FolderReader, scan_folder, scan_images
+from edgexfer.data.folder import FolderReader, scan_folder, scan_images, scan_splits
+from edgexfer.data.labels import Table, read_labels, relabel
 from edgexfer.data.sources import Reader, Source, digits, hub_set, torchvision_set
 from edgexfer.data.split import Entry, divide, keep
 
@@ -39,7 +41,8 @@ class Split:
     Attributes:
         name: ``train``, ``val``, ``test`` or ``unlabelled``.
         keys: stable names of the images, such as their paths in the data set.
-        labels: int64, (N,), indices into the data set's classes; -1 for none.
+        labels: int64, (N,), indices into the data set's classes; -1 for none. Of several tasks
+            (N, tasks).
         reader: returns encoded bytes, or an uint8 (H, W, 3) image, by key.
     """
 
@@ -73,6 +76,8 @@ class Dataset:
         fingerprint: hash of the content of all images, of the classes and of the splits.
         contents: for each split the SHA-256 of each image, as it is stored.
         notes: what was left out, one line each.
+        tasks: what the classes are about, where that is more than one question; ``classes`` are
+            then those of all tasks, ``TASK=CLASS``.
     """
 
     spec: str
@@ -81,6 +86,7 @@ class Dataset:
     fingerprint: str
     contents: dict[str, tuple[str, ...]]
     notes: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
 
 
 def open_dataset(
@@ -92,6 +98,7 @@ def open_dataset(
     limit: int | None = None,
     train_limit: int | None = None,
     unlabelled: str | None = None,
+    labels: str | None = None,
 ) -> Dataset:
     """Open a data set and make the splits that it does not have.
 
@@ -109,6 +116,8 @@ def open_dataset(
         train_limit: likewise of the train split alone. A smaller one keeps images that a larger
             one keeps too.
         unlabelled: a folder of images at any depth, which become the split of that name.
+        labels: a table of labels, see ``labels``; a folder then holds images at any depth, in
+            train, val and test where there is such a folder.
 
     Raises:
         DataError: naming the folder, class or setting that is wrong.
@@ -117,8 +126,9 @@ def open_dataset(
     for name, share in (("val", val), ("test", test)):
         if not 0 <= share <= 0.5:
             raise DataError(f"data.{name} is {share}", "give a share between 0 and 0.5")
-    source = _open_source(path)
-    classes = _class_map(path, source)
+    table = read_labels(labels) if labels is not None else None
+    tasks = table.tasks if table is not None else ()
+    source, classes, notes = _labelled(path, table)
     entries = _with_all_splits(source, val, test, split_seed)
     for name, most in (("limit", limit), ("train_limit", train_limit)):
         if most is not None and most < len(classes):
@@ -130,22 +140,21 @@ def open_dataset(
         entries = {name: keep(found, limit, split_seed) for name, found in entries.items()}
     if train_limit is not None:
         entries["train"] = keep(entries["train"], train_limit, split_seed)
-    index = {name: i for i, name in enumerate(classes)}
     splits = {}
     for name in SPLITS:
         keys = tuple(e.key for e in entries[name])
-        labels = np.array([index[e.label] for e in entries[name]], np.int64)
-        splits[name] = Split(name, keys, labels, source.read)
+        splits[name] = Split(name, keys, _places(entries[name], classes, table), source.read)
     contents = _contents(splits)
-    notes: tuple[str, ...] = ()
     if unlabelled is not None:
         more = _open_unlabelled(unlabelled, source)
         if limit is not None:
             some = {e.key for e in keep([Entry(key, "") for key in more.keys], limit, split_seed)}
             more = _taken(more, [i for i, key in enumerate(more.keys) if key in some])
-        notes = _add_unlabelled(unlabelled, more, splits, contents)
+        shape = (len(more), len(tasks)) if tasks else (len(more),)
+        more = replace(more, labels=np.full(shape, -1, np.int64))
+        notes += _add_unlabelled(unlabelled, more, splits, contents)
     whole = _fingerprint(classes, splits, contents)
-    return Dataset(path, classes, splits, whole, contents, notes)
+    return Dataset(path, classes, splits, whole, contents, notes, tasks)
 
 
 def open_pictures(path: str, limit: int | None = None) -> Dataset:
@@ -176,7 +185,32 @@ def open_pictures(path: str, limit: int | None = None) -> Dataset:
     return Dataset(path, (), splits, _fingerprint((), splits, contents), contents)
 
 
-def _open_source(path: str) -> Source:
+def _labelled(path: str, table: Table | None) -> tuple[Source, tuple[str, ...], tuple[str, ...]]:
+    """Return the images that have labels, all classes, and notes on what was left out."""
+    if table is None:
+        source = _open_source(path)
+        return source, _class_map(path, source), ()
+    source, notes = relabel(_open_source(path, classed=False), table)
+    return source, source.classes, notes
+
+
+def _places(
+    entries: Sequence[Entry], classes: tuple[str, ...], table: Table | None
+) -> npt.NDArray[np.int64]:
+    """Return labels as places among the classes, int64 (N,), or (N, tasks) from a table."""
+    if table is not None:
+        return table.places([entry.key for entry in entries])
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index[entry.label] for entry in entries], np.int64)
+
+
+def _open_source(path: str, *, classed: bool = True) -> Source:
+    """Find the images.
+
+    Args:
+        path: what the user named.
+        classed: whether the folders that images lie in are their classes.
+    """
     if path == "digits":
         return digits()
     scheme, colon, name = path.partition(":")
@@ -196,6 +230,8 @@ def _open_source(path: str) -> Source:
         raise DataError(
             f"{path}: is neither a folder nor a .tar", "name the folder of class folders"
         )
+    if not classed:
+        return Source(scan_splits(place), FolderReader(place))
     scan = scan_folder(place)
     if scan.empty:
         raise DataError(f"{scan.empty[0]}: holds no images", "add images to it, or delete it")
@@ -317,7 +353,7 @@ def _fingerprint(
         whole.update(name.encode())
         for i, key in enumerate(split.keys):
             whole.update(key.encode("utf-8", "surrogateescape") + b"\0")
-            whole.update(f"{split.labels[i]} {contents[name][i]}".encode())
+            whole.update(f"{split.labels[i].tolist()} {contents[name][i]}".encode())
     return whole.hexdigest()
 
 

@@ -21,6 +21,8 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".eps", ".psd", ".ppm", ".pgm")
 LAYOUT = "lay it out as DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg beside val/ and test/"
 
+_SPLITS = "put every image into train/, val/ or test/, or rename train/"
+
 
 @dataclass
 class Scan:
@@ -112,6 +114,29 @@ def scan_images(folder: Path) -> list[str]:
     """
     found = _files(folder, {_identity(folder)})
     return [p.relative_to(folder).as_posix() for p in found if _is_image(p.name)]
+
+
+def scan_splits(folder: Path) -> dict[str, list[Entry]]:
+    """List the images of a folder without classes, in train, val and test where it has such.
+
+    Returns:
+        Entries without a label by split; the one split ``""`` where there is no train folder.
+
+    Raises:
+        DataError: there are no images, or some lie beside the splits.
+    """
+    keys = scan_images(folder)
+    if not keys:
+        raise DataError(f"{folder}: holds no images", "name the folder of the images")
+    tops = {key: key.partition("/")[0] for key in keys}
+    if "train" not in {SPLIT_NAMES.get(top) for top in tops.values()}:
+        return {"": [Entry(key, "") for key in keys]}
+    splits: dict[str, list[Entry]] = defaultdict(list)
+    for key, top in tops.items():
+        if top not in SPLIT_NAMES:
+            raise DataError(f"{folder / key}: lies beside train/, but in no split", _SPLITS)
+        splits[SPLIT_NAMES[top]].append(Entry(key, ""))
+    return dict(splits)
 
 
 def _unwrapped(path: Path) -> Path:

@@ -13,6 +13,7 @@ import torch
 
 from edgexfer.core.errors import DataError
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.tasks import Task
 from edgexfer.data.cache import ProgressFactory
 from edgexfer.data.dataset import Dataset, Split
 from edgexfer.data.decode import UInt8
@@ -28,16 +29,20 @@ class Images:
     """The readable images of one split, as the model's geometry makes them.
 
     Attributes:
-        labels: int64 tensor, (N,).
+        labels: int64 tensor, (N,); of several tasks (N, tasks), -1 for none.
+        tasks: what they are about, where that is more than one question.
         keys: names of the images, N of them.
         quarantined: images of the split that cannot be read and are left out.
     """
 
-    def __init__(self, split: Split, store: Store, workers: int) -> None:
+    def __init__(
+        self, split: Split, store: Store, workers: int, tasks: tuple[Task, ...] = ()
+    ) -> None:
         """Use ``load_images``; this only keeps what it opened."""
         used = np.setdiff1d(np.arange(len(split)), [bad.index for bad in store.bad])
         self._store, self._used, self._workers = store, used.astype(np.int64), workers
         self.labels = torch.from_numpy(split.labels[self._used])
+        self.tasks = tasks
         self.keys = tuple(split.keys[i] for i in self._used)
         self.quarantined: tuple[Bad, ...] = store.bad
 
@@ -93,7 +98,7 @@ def load_images(
     chosen, shape = dataset.splits[split], Shape(preprocess, fitted=True)
     store = open_store(dataset, split, shape, cache=cache, workers=workers, progress=progress)
     check_quarantine(dataset.spec, split, len(chosen), store.bad, allowed=allow_quarantined)
-    return Images(chosen, store, workers or cores())
+    return Images(chosen, store, workers or cores(), dataset.tasks)
 
 
 def sample(
@@ -111,8 +116,8 @@ def sample(
     takes its place.
 
     Returns:
-        uint8 images (n, H, W, 3), int64 labels (n,), and the keys; in the order of the split, and
-        all of it where it has no more than ``n``.
+        uint8 images (n, H, W, 3), their int64 labels as in the split, and the keys; in the order of
+        the split, and all of it where it has no more than ``n``.
 
     Raises:
         DataError: the split is empty, or an image of val or test cannot be read.

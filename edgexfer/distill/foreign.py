@@ -99,13 +99,14 @@ class SessionModel(nn.Module):
         """Wrap a session.
 
         Args:
-            session: of one input, float32 (B, 3, H, W), where B may be fixed, and one output.
+            session: of one input, float32 (B, 3, H, W), where B may be fixed.
             program: what it was loaded from.
         """
         super().__init__()
         self.program = program
         self._session = session
-        self._input, self._output = session.inputs[0].name, session.outputs[0].name
+        self._input = session.inputs[0].name
+        self._outputs = [spec.name for spec in session.outputs]
         self._batch = session.inputs[0].shape[0]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -126,7 +127,9 @@ class SessionModel(nn.Module):
         if len(piece) < size:
             full = torch.cat([piece, piece.new_zeros(size - len(piece), *piece.shape[1:])])
         outputs = self._session.run({self._input: full.numpy()})
-        return torch.from_numpy(outputs[self._output])[: len(piece)]
+        # A bundle of several tasks has an output for each.
+        found = [torch.from_numpy(outputs[name]) for name in self._outputs]
+        return torch.cat(found, dim=1)[: len(piece)]
 
 
 def load_program(program: Program) -> SessionModel:

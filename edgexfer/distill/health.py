@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgexfer.bench.tasks import right
+from edgexfer.core.tasks import Task, spans
 from edgexfer.distill.losses import entropy
 
 # Soft targets below this share of the largest entropy, or above this mean probability of their top
@@ -37,18 +41,25 @@ class Health:
     warnings: tuple[str, ...] = ()
 
 
-def check_health(logits: Tensor, labels: Tensor, temperature: float) -> Health:
+def check_health(
+    logits: Tensor, labels: Tensor, temperature: float, tasks: Sequence[Task] = ()
+) -> Health:
     """Look at a teacher's answers.
 
     Args:
         logits: (N, C), C at least 2.
-        labels: int64 (N,).
+        labels: int64 (N,), or of several tasks (N, tasks).
         temperature: T of the logit losses, above 0.
+        tasks: what the logits are about, where that is more than one question: an image is right
+            where all its labels are, and what is said of the soft targets is the tasks' mean.
     """
     n = len(labels)
-    correct = int((logits.argmax(1) == labels).sum())
-    share = entropy(logits, temperature)
-    sureness = float(F.softmax(logits.double() / temperature, dim=1).amax(1).mean())
+    correct = int(right(logits.numpy(), labels.numpy(), tasks).sum())
+    parts = [logits[:, a:b] for a, b in spans(tasks, logits.shape[1])]
+    share = fmean(entropy(part, temperature) for part in parts)
+    sureness = fmean(
+        float(F.softmax(part.double() / temperature, dim=1).amax(1).mean()) for part in parts
+    )
     warnings = []
     if share < _LEAST_ENTROPY or sureness > _MOST_SURE:
         warnings.append(

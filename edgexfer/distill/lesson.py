@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from edgexfer.bench.tasks import by_task
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import DataError, ModelError
 from edgexfer.core.progress import say
@@ -27,6 +28,7 @@ from edgexfer.recipe import StudentSection
 from edgexfer.training import host
 from edgexfer.training.distributed import World
 from edgexfer.training.job import Job
+from edgexfer.training.multitask import Balance
 from edgexfer.training.stage import Built, train_along
 
 # The paper's warm-up of dkd, and its share of the paper's epochs where there are fewer.
@@ -46,6 +48,7 @@ class Pupil:
         feed: its training batches.
         val: images to judge the teacher by.
         classes: names, in the order of the logits.
+        balance: weighs several tasks; ``None`` for one.
     """
 
     section: StudentSection
@@ -54,6 +57,7 @@ class Pupil:
     feed: TrainFeed
     val: Images
     classes: tuple[str, ...]
+    balance: Balance | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def prepare_lesson(
         soft_warmup=soft_warmup(section, pupil.terms),
         label_smoothing=section.train.label_smoothing,
         features=features,
+        tasks=pupil.val.tasks,
+        balance=pupil.balance,
     )
     return Lesson(objective, features, health)
 
@@ -172,13 +178,19 @@ def _examine(guide: Teacher, place: str, pupil: Pupil, run: RunDir, here: World)
             f"{place}: the teacher's logits are not finite, or larger than float16 can hold",
             "fine-tune the teacher again, with a smaller --lr",
         )
-    health = check_health(logits, val.labels, pupil.section.temperature)
-    if at_chance(round(health.val_top1_pct * health.n / 100), health.n, classes):
-        raise ModelError(
-            f"{place}: the teacher has {health.val_top1_pct:.1f} % on {health.n} val images, "
-            f"chance is {100 / classes:.1f} %",
-            "fine-tune the teacher on this data first, and check its class names",
-        )
+    health = check_health(logits, val.labels, pupil.section.temperature, val.tasks)
+    asked = [("", health.n, round(health.val_top1_pct * health.n / 100), classes)]
+    if val.tasks:
+        scores = by_task(logits.numpy(), val.labels.numpy(), val.tasks)
+        both = zip(val.tasks, scores, strict=True)
+        asked = [(f" in task {t.name}", s.n, s.correct, len(t.classes)) for t, s in both]
+    for task, n, correct, among in asked:
+        if at_chance(correct, n, among):
+            raise ModelError(
+                f"{place}: the teacher has {100 * correct / n:.1f} %{task} on {n} val images, "
+                f"chance is {100 / among:.1f} %",
+                "fine-tune the teacher on this data first, and check its class names",
+            )
     known = {**encode(health), "reordered_classes": guide.reordered}
     run.log({"event": "teacher", "step": 0, **known})
     for warning in health.warnings:

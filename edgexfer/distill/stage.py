@@ -25,7 +25,7 @@ from edgexfer.quantize.ranges import write_ranges
 from edgexfer.recipe import DataSection, ExportSection, StudentSection
 from edgexfer.training.distributed import joined
 from edgexfer.training.loop import fit
-from edgexfer.training.objective import cross_entropy
+from edgexfer.training.multitask import join_balance, label_objective, make_balance
 from edgexfer.training.stage import (
     Built,
     build_model,
@@ -84,6 +84,8 @@ def distill(
     # 1. Refuse what cannot work before anything is written.
     terms = check_student(student)
     dataset = open_data(data)
+    balance = make_balance(dataset.tasks, student.train)
+    _refuse_tasks(student, terms, dataset)
     guide = (
         load_teacher(
             teachers,
@@ -125,14 +127,16 @@ def distill(
         feed = make_feed(data, dataset, built.preprocess, train, split)
         lesson: Lesson | None = None
         if guide:
-            pupil = Pupil(student, terms, trained, feed, val, dataset.classes)
+            pupil = Pupil(student, terms, trained, feed, val, dataset.classes, balance)
             lesson = prepare_lesson(guide, str(teachers[0]), pupil, run, here, shared=shared)
             if lesson.features:
                 closing.enter_context(lesson.features)
 
         # 4. The one loop.
-        objective = lesson.objective if lesson else cross_entropy(train.label_smoothing)
+        by_labels = label_objective(dataset.tasks, balance, train.label_smoothing)
+        objective = lesson.objective if lesson else by_labels
         job = make_job(run, trained, train, feed, val, objective)
+        join_balance(job, balance)
         if lesson and lesson.features:
             lesson.join(job)
         result = fit(job)
@@ -158,6 +162,22 @@ def _quantized(
     images = ExportSection().calibration_images
     calibration = draw_calibration(dataset, images, built.preprocess, measured=measured)
     return prepare(built.model, calibration, find_profile(str(student.qat_for)))
+
+
+def _refuse_tasks(student: StudentSection, terms: Sequence[Term], dataset: Dataset) -> None:
+    """Refuse what cannot be done for a student of several tasks."""
+    if not dataset.tasks:
+        return
+    if student.cache_top_k is not None:
+        raise RecipeError(
+            "student.cache_top_k keeps the largest logits of all, the data has several tasks",
+            "leave it out: all logits are kept then",
+        )
+    if student.train.balance == "uncertainty" and any(term.facts.features for term in terms):
+        raise RecipeError(
+            "train.balance is uncertainty, but a feature loss trains along something of its own",
+            "take fixed, with train.task_weights, or logit losses alone",
+        )
 
 
 def check_student(student: StudentSection) -> tuple[Term, ...]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from edgexfer.bench.job import load_artefact, read_profile
 from edgexfer.core.backend import get_backend
 from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
-from edgexfer.core.errors import BackendError, RunError
+from edgexfer.core.errors import BackendError, ModelError, RunError
+from edgexfer.core.record import TaskAccuracy
 from edgexfer.core.rundir import INFO, read_run
 from edgexfer.core.stats import wilson
+from edgexfer.core.tasks import Task
 from edgexfer.recipe import DataSection
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Evaluation:
         top1_pct: the share of them, in percent; ``None`` where it could not run.
         low_pct: lower end of the 95 % Wilson interval.
         high_pct: upper end of it.
-        classes: the same for each class, by name.
+        classes: the same for each class, by name; of several tasks, for each combination.
+        tasks: the same for each of several tasks; empty for one.
         reason: why it could not run.
     """
 
@@ -58,6 +61,7 @@ class Evaluation:
     high_pct: float
     classes: dict[str, ClassScore]
     reason: str | None = None
+    tasks: tuple[TaskAccuracy, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,16 @@ class Answer:
 
     Attributes:
         name: ``model`` for a run, the artefact's name for a bundle.
-        right: for each image, whether its top-1 class is the label; ``None`` where it cannot run.
+        right: for each image, whether its top-1 class is the label, of several tasks each label
+            that it has; ``None`` where it cannot run.
         reason: why it cannot.
+        tasks: accuracy of each of several tasks; empty for one.
     """
 
     name: str
     right: tuple[bool, ...] | None
     reason: str | None = None
+    tasks: tuple[TaskAccuracy, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class Answers:
 
     Attributes:
         keys: names of the images.
-        labels: their classes, by name.
-        classes: all classes, in the data set's order.
+        labels: their classes, by name; of several tasks all that it has, with commas between them.
+        classes: all classes, in the data set's order; of several tasks, all combinations.
         answers: one for a run, one for each artefact of a bundle.
     """
 
@@ -131,6 +138,13 @@ def to_text(results: list[Evaluation]) -> str:
         if r.top1_pct is None:
             lines.append(f"{r.name:{width}}  not run: {r.reason}")
             continue
+        if r.tasks:
+            lines.append(
+                f"{r.name:{width}}  {r.top1_pct:6.2f} % right in all tasks (95 % interval "
+                f"{r.low_pct:.1f} to {r.high_pct:.1f}), n={r.n}"
+            )
+            lines += [f"{'':{width}}  {task_in_words(task)}" for task in r.tasks]
+            continue
         scored = {k: v for k, v in r.classes.items() if v.n}
         worst = min(scored, key=lambda k: scored[k].correct / scored[k].n)
         share = 100 * scored[worst].correct / scored[worst].n
@@ -141,21 +155,32 @@ def to_text(results: list[Evaluation]) -> str:
     return "\n".join(lines)
 
 
+def task_in_words(task: TaskAccuracy) -> str:
+    """Say what the accuracy of one of several tasks is."""
+    if task.top1_pct is None:
+        return f"task {task.name}: no labels"
+    return (
+        f"task {task.name}: {task.top1_pct:.2f} % top-1 (95 % interval {task.low_pct:.1f} to "
+        f"{task.high_pct:.1f}), n={task.n}"
+    )
+
+
 def _ask_run(run: Path, data: DataSection) -> Answers:
     from edgexfer.models.store import load_model
     from edgexfer.training.evaluate import predict_logits
 
     model, card = load_model(run)
     images, order, classes = _test_images(run, data, card.preprocess, card.classes)
-    predictions = predict_logits(model, card.preprocess, images).argmax(1)
-    answer = Answer("model", _right(predictions, images, order))
-    return _answers(images, classes, [answer])
+    _refuse_other_tasks(run, card.tasks, images)
+    logits = predict_logits(model, card.preprocess, images)
+    return _answers(images, classes, [_answer("model", logits, images, order, card.tasks)])
 
 
 def _ask_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> Answers:
     from edgexfer.bench.accuracy import predict
 
     images, order, classes = _test_images(bundle, data, manifest.preprocess, manifest.labels)
+    _refuse_other_tasks(bundle, manifest.tasks, images)
     pixels = images.pixels(range(len(images))).permute(0, 2, 3, 1).numpy()
     answers = []
     for artefact in manifest.artefacts:
@@ -166,8 +191,8 @@ def _ask_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> Answers:
             answers.append(Answer(artefact.name, None, error.what))
             continue
         with closing(session):
-            predictions = predict(session, pixels, manifest.preprocess).argmax(1)
-        answers.append(Answer(artefact.name, _right(predictions, images, order)))
+            logits = predict(session, pixels, manifest.preprocess)
+        answers.append(_answer(artefact.name, logits, images, order, manifest.tasks))
     return _answers(images, classes, answers)
 
 
@@ -182,14 +207,37 @@ def _test_images(
     return images_of(data, dataset, "test", preprocess), order, dataset.classes
 
 
-def _right(predictions: np.ndarray, images: Images, order: list[int]) -> tuple[bool, ...]:
+def _refuse_other_tasks(where: Path, tasks: tuple[Task, ...], images: Images) -> None:
+    """Refuse labels of other tasks than the model's."""
+    ours, theirs = ([task.name for task in found] or ["one"] for found in (tasks, images.tasks))
+    if ours != theirs:
+        raise ModelError(
+            f"{where}: answers the tasks {', '.join(ours)}, the data has labels of "
+            f"{', '.join(theirs)}",
+            "name the table of labels that it was trained with (--labels), in the same order",
+        )
+
+
+def _answer(
+    name: str, logits: np.ndarray, images: Images, order: list[int], tasks: tuple[Task, ...]
+) -> Answer:
     import numpy as np
 
-    return tuple((predictions == np.asarray(order)[images.labels.numpy()]).tolist())
+    from edgexfer.bench.tasks import by_task, right
+
+    given = images.labels.numpy()
+    labels = np.where(given >= 0, np.asarray(order)[given], -1)
+    found = tuple(right(logits, labels, tasks).tolist())
+    return Answer(name, found, tasks=by_task(logits, labels, tasks))
 
 
 def _answers(images: Images, classes: tuple[str, ...], answers: list[Answer]) -> Answers:
-    labels = tuple(classes[i] for i in images.labels.tolist())
+    if images.tasks:
+        rows = images.labels.tolist()
+        labels = tuple(", ".join(classes[i] for i in row if i >= 0) for row in rows)
+        classes = tuple(sorted(set(labels)))
+    else:
+        labels = tuple(classes[i] for i in images.labels.tolist())
     return Answers(tuple(images.keys), labels, classes, tuple(answers))
 
 
@@ -202,4 +250,5 @@ def _score(answer: Answer, labels: tuple[str, ...], classes: tuple[str, ...]) ->
     for label, right in zip(labels, answer.right, strict=True):
         of_class[label].append(right)
     scores = {c: ClassScore(len(found), sum(found)) for c, found in of_class.items()}
-    return Evaluation(answer.name, n, correct, 100 * correct / n, 100 * low, 100 * high, scores)
+    share, ends = 100 * correct / n, (100 * low, 100 * high)
+    return Evaluation(answer.name, n, correct, share, *ends, scores, tasks=answer.tasks)

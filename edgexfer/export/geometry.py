@@ -48,7 +48,7 @@ def check_images(
         split: of it.
         keys: names of the images.
         images: uint8, (N, H, W, 3), RGB.
-        labels: int64, (N,).
+        labels: int64, (N,), or of several tasks (N, tasks).
         preprocess: their geometry.
 
     Raises:
@@ -58,7 +58,7 @@ def check_images(
     chosen = dataset.splits[split]
     at = {key: i for i, key in enumerate(chosen.keys)}
     for key, label in zip(keys, labels, strict=True):
-        if chosen.labels[at[key]] != label:
+        if np.any(chosen.labels[at[key]] != label):
             raise DataError(
                 f"labels: {split} image {key} is of class {chosen.labels[at[key]]} in the data, "
                 f"of class {label} in the bundle",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgexfer.backends.openvino import absent
 from edgexfer.bench.accuracy import predict
@@ -13,8 +12,7 @@ from edgexfer.bench.compare import compare
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.core.stats import paired_drop
-from edgexfer.export.parity import INT8, Float32
+from edgexfer.export.parity import INT8, Float32, worst_drop
 from edgexfer.quantize.calibration import HeldOut
 from edgexfer.quantize.search import Verdict
 
@@ -86,8 +84,9 @@ class HeldOutJudge:
         """Run an INT8 file and compare it."""
         way = route(self._profile, "int8")
         found = self._run(file, way.runtime, way.plan)
-        difference = compare(self._reference, found)
-        drop = paired_drop(self._right(self._reference), self._right(found)).drop_pt
+        tasks = self._held_out.tasks
+        difference = compare(self._reference, found, tasks)
+        drop = worst_drop(self._reference, found, self._held_out.labels, tasks)[0].drop_pt
         passed = (
             drop <= self._allowed
             and difference.at_least(INT8["sqnr_db"])
@@ -101,7 +100,3 @@ class HeldOutJudge:
         with closing(get_backend(runtime).load(file, plan)) as session:
             logits: Float32 = predict(session, self._held_out.images, self._preprocess, batch)
         return logits
-
-    def _right(self, logits: Float32) -> list[bool]:
-        found: Any = logits.argmax(axis=1) == self._held_out.labels
-        return [bool(item) for item in found]

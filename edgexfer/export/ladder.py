@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from edgexfer.bench.accuracy import predict
+from edgexfer.bench.tasks import right
 from edgexfer.core.backend import Plan, TensorSpec, get_backend
 from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
 from edgexfer.core.files import sha256_file
@@ -117,8 +118,8 @@ class Ladder:
 
     def score(self) -> Reference:
         """Return how many evaluation images the trained model has right."""
-        right = self._reference.real.argmax(axis=1) == self._probe.labels
-        return Reference(int(right.sum()), len(right))
+        found = right(self._reference.real, self._probe.labels, self._probe.tasks)
+        return Reference(int(found.sum()), len(found))
 
     def check_onnx(self) -> None:
         """Compare the FP32 ONNX file with the model, as written and as ONNX Runtime rewrites it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from edgexfer.bench.job import load_artefact, read_profile
 from edgexfer.core.backend import Session, get_backend
 from edgexfer.core.bundle import Artefact, Manifest, get_artefact, verify_files
 from edgexfer.core.errors import BackendError, BundleError, DataError
+from edgexfer.core.tasks import spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,16 +21,19 @@ class Prediction:
     """What an artefact says of one image.
 
     Attributes:
-        label: name of the most probable class.
-        probabilities: softmax of the logits, by class name.
+        label: name of the most probable class; of several tasks those of each, with commas between
+            them.
+        probabilities: softmax of the logits, by class name, ``TASK=CLASS`` of several tasks.
         artefact: which artefact said so.
         notes: what was done to the image to make it plain RGB.
+        labels: the most probable class of each of several tasks, by its name; empty for one.
     """
 
     label: str
     probabilities: dict[str, float]
     artefact: str
     notes: tuple[str, ...]
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 class LoadedBundle:
@@ -63,16 +67,24 @@ class LoadedBundle:
         """
         import numpy as np
 
-        from edgexfer.bench.feed import normalise
+        from edgexfer.bench.feed import normalise, run_once
 
         fitted, notes = self.prepare(image)
-        feed = {self.artefact.inputs[0].name: normalise(fitted[None], self.manifest.preprocess)}
-        logits = self._session.run(feed)[self.artefact.outputs[0].name][0].astype(np.float64)
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        labels = self.manifest.labels
-        by_name = {name: float(share) for name, share in zip(labels, shares, strict=True)}
-        return Prediction(labels[int(shares.argmax())], by_name, self.artefact.name, notes)
+        batch = normalise(fitted[None], self.manifest.preprocess)
+        logits = run_once(self._session, batch)[0].astype(np.float64)
+        names, tasks = self.manifest.labels, self.manifest.tasks
+        by_name: dict[str, float] = {}
+        chosen = []
+        for start, end in spans(tasks, len(names)):
+            shares = np.exp(logits[start:end] - logits[start:end].max())
+            shares /= shares.sum()
+            by_name.update(zip(names[start:end], shares.tolist(), strict=True))
+            chosen.append(int(shares.argmax()))
+        if not tasks:
+            return Prediction(names[chosen[0]], by_name, self.artefact.name, notes)
+        labels = {t.name: t.classes[best] for t, best in zip(tasks, chosen, strict=True)}
+        whole = ", ".join(f"{task}={name}" for task, name in labels.items())
+        return Prediction(whole, by_name, self.artefact.name, notes, labels)
 
     def prepare(self, image: str | Path | bytes | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return the image as training and evaluation saw theirs, uint8 (H, W, 3), and notes on it.

@@ -156,7 +156,8 @@ class Lowering:
             "edgexfer.classes": list(card.classes),
             "edgexfer.preprocess": encode(card.preprocess),
         }
-        export_onnx(self._model, card.preprocess.size, out, metadata=facts)
+        size = card.preprocess.size
+        export_onnx(self._model, size, out, metadata=facts, tasks=card.tasks)
         return Lowered((out,), ("torch", "onnxscript", "onnx"), opset=OPSET)
 
     def _older(self, out: Path, opset: int, dla: bool) -> Lowered:
@@ -173,7 +174,7 @@ class Lowering:
         return Lowered((out,), first.tools, file, opset=opset)
 
     def _program(self, out: Path) -> Lowered:
-        export_program(self._model, self._card.preprocess.size, out)
+        export_program(self._model, self._card.preprocess.size, out, self._card.tasks)
         return Lowered((out,), ("torch",))
 
     def _half(self, out: Path, profile: HardwareProfile) -> Lowered:

@@ -27,7 +27,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +35,13 @@ from torch import nn
 
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import compare
+from edgexfer.bench.tasks import answers, marks, right
 from edgexfer.core.backend import Session
 from edgexfer.core.bundle import Rung
 from edgexfer.core.errors import ParityError
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.stats import PairedDrop, images_needed, paired_drop
+from edgexfer.core.tasks import Task, spans
 from edgexfer.models.normalise import PixelModel
 
 UInt8 = npt.NDArray[np.uint8]
@@ -68,16 +69,18 @@ class Probe:
     Attributes:
         images: the bundle's evaluation images, uint8 (N, H, W, 3), RGB; artefacts get them one by
             one, as a benchmark feeds them.
-        labels: their classes, int64 (N,).
+        labels: their classes, int64 (N,), or of several tasks (N, tasks).
         synthetic: images at the ends of the range, of the same kind; artefacts get them at once,
             so that both a batch of one and a larger one are tried.
         preprocess: the model's, as the bundle will carry it.
+        tasks: what its outputs are about, where that is more than one question.
     """
 
     images: UInt8
     labels: npt.NDArray[np.int64]
     synthetic: UInt8
     preprocess: Preprocess
+    tasks: tuple[Task, ...] = ()
 
     def spread(self, n: int) -> npt.NDArray[np.int64]:
         """Return the places of so many evaluation images, or of all, spread over all."""
@@ -95,10 +98,12 @@ class Logits:
     Attributes:
         real: for the evaluation images, (N, C).
         synthetic: for the synthetic ones.
+        tasks: what they are about, where that is more than one question.
     """
 
     real: Float32
     synthetic: Float32
+    tasks: tuple[Task, ...] = ()
 
     def at(self, places: npt.NDArray[np.int64]) -> Logits:
         """Return the same for these evaluation images alone."""
@@ -150,7 +155,7 @@ def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> 
         return np.concatenate(parts)
 
     with torch.inference_mode():
-        return Logits(run(probe.images), run(probe.synthetic))
+        return Logits(run(probe.images), run(probe.synthetic), probe.tasks)
 
 
 def session_logits(session: Session, probe: Probe) -> Logits:
@@ -158,6 +163,7 @@ def session_logits(session: Session, probe: Probe) -> Logits:
     return Logits(
         predict(session, probe.images, probe.preprocess),
         predict(session, probe.synthetic, probe.preprocess, batch=len(probe.synthetic)),
+        probe.tasks,
     )
 
 
@@ -174,12 +180,12 @@ def float_rung(
         limits: ``EXACT``, ``RUNTIME`` or ``HALF``.
     """
     y, other = reference.all(), found.all()
-    difference = compare(y, other)
+    difference = compare(y, other, reference.tasks)
     largest = max(1.0, float(np.abs(y).max()))
     near = difference.at_least(limits["sqnr_db"])
     if "max_abs" in limits:
         near = near or difference.max_abs <= limits["max_abs"] * largest
-    agreement = _agreement_pct(y, other, _TIE * largest)
+    agreement = _agreement_pct(y, other, _TIE * largest, reference.tasks)
     return Rung(
         name=name,
         against=against,
@@ -201,7 +207,7 @@ def half_rung(name: str, reference: Logits, found: Logits) -> Rung:
         found: what FP16 gave.
     """
     whole = float_rung(name, "torch fp32", reference, found, HALF)
-    real = compare(reference.real, found.real)
+    real = compare(reference.real, found.real, reference.tasks)
     return replace(
         whole,
         n=real.n,
@@ -215,10 +221,10 @@ def half_rung(name: str, reference: Logits, found: Logits) -> Rung:
 
 def with_accuracy(rung: Rung, probe: Probe, reference: Logits, found: Logits) -> Rung:
     """Add to a rung the accuracy on the evaluation images, and the drop with its interval."""
-    drop = paired_drop(_right(reference, probe), _right(found, probe))
+    drop, _ = worst_drop(reference.real, found.real, probe.labels, probe.tasks)
     return replace(
         rung,
-        top1_pct=100.0 * float(np.mean(_right(found, probe))),
+        top1_pct=100.0 * float(np.mean(right(found.real, probe.labels, probe.tasks))),
         drop_pt=drop.drop_pt,
         drop_low_pt=drop.low_pt,
         drop_high_pt=drop.high_pt,
@@ -257,9 +263,9 @@ def _gated(
     usual: dict[str, float],
 ) -> Rung:
     max_drop = limits["drop_pt"]
-    difference = compare(reference.real, found.real)
-    drop = paired_drop(_right(reference, probe), _right(found, probe))
-    notes = []
+    difference = compare(reference.real, found.real, probe.tasks)
+    drop, task = worst_drop(reference.real, found.real, probe.labels, probe.tasks)
+    notes = [f"task {task} loses most"] if task is not None and drop.drop_pt > 0 else []
     if not difference.at_least(usual["sqnr_db"]):
         notes.append(f"SQNR {difference.sqnr_db:.1f} dB, {usual['sqnr_db']:.0f} dB are usual")
     if difference.agreement_pct < usual["agreement_pct"]:
@@ -336,15 +342,34 @@ def require(
     )
 
 
-def _right(logits: Logits, probe: Probe) -> list[bool]:
-    found: Any = logits.real.argmax(axis=1) == probe.labels
-    return [bool(item) for item in found]
+def worst_drop(
+    reference: Float32, found: Float32, labels: npt.NDArray[np.int64], tasks: tuple[Task, ...]
+) -> tuple[PairedDrop, str | None]:
+    """Return the accuracy lost, of several tasks by that which loses most, with its name.
+
+    Args:
+        reference: logits (N, C).
+        found: likewise.
+        labels: int64, (N,), or of several tasks (N, tasks), -1 for none.
+        tasks: of the model; empty for one.
+    """
+    before, known = marks(reference, labels, tasks)
+    after, _ = marks(found, labels, tasks)
+    drops = [
+        (paired_drop(a[k].tolist(), b[k].tolist()), tasks[t].name if tasks else None)
+        for t, (a, b, k) in enumerate(zip(before.T, after.T, known.T, strict=True))
+        if k.any()
+    ]
+    return max(drops, key=lambda item: item[0].drop_pt)
 
 
-def _agreement_pct(y: Float32, other: Float32, tie: float) -> float:
+def _agreement_pct(y: Float32, other: Float32, tie: float, tasks: tuple[Task, ...]) -> float:
     """Return the share of images with the same top-1 class, where a tie may go either way."""
-    chosen = other.argmax(axis=1)
-    behind = y.max(axis=1) - y[np.arange(len(y)), chosen]
+    chosen = answers(other, tasks)
+    parts = zip(chosen.T, spans(tasks, y.shape[1]), strict=True)
+    behind = np.max(
+        [y[:, a:b].max(axis=1) - y[np.arange(len(y)), best] for best, (a, b) in parts], axis=0
+    )
     finite = np.isfinite(y).all(axis=1) & np.isfinite(other).all(axis=1)
     return 100.0 * float(np.mean(finite & (behind <= tie)))
 

@@ -165,6 +165,7 @@ def export(
             files=(),
             created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             choices=all_kept(source.profiles, tried) if section.precision == "all" else (),
+            tasks=card.tasks,
         )
         if source.undecided:
             listed = replace(manifest, files=_other_files(folder, manifest))
@@ -283,7 +284,7 @@ def _write_images(folder: Path, dataset: Dataset, source: _Source) -> tuple[Prob
     (folder / "evaluation").mkdir()
     np.save(folder / "evaluation/images.npy", images)
     np.save(folder / "evaluation/labels.npy", labels)
-    probe = Probe(images, labels, synthetic_images(preprocess.size), preprocess)
+    probe = Probe(images, labels, synthetic_images(preprocess.size), preprocess, dataset.tasks)
     evaluation = EvalSet(
         images="evaluation/images.npy",
         labels="evaluation/labels.npy",

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from edgexfer.core.errors import ModelError, first_line
+from edgexfer.core.tasks import Task
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,11 +39,13 @@ def export_onnx(
     *,
     opset: int = OPSET,
     metadata: Mapping[str, Any] | None = None,
+    tasks: Sequence[Task] = (),
 ) -> Path:
     """Write a model as one self-contained FP32 ONNX file.
 
     The file takes ``images`` (batch, 3, height, width), float32 and normalised, and gives
-    ``logits`` (batch, classes); the batch is free, all else is fixed.
+    ``logits`` (batch, classes), of several tasks ``logits_TASK`` for each; the batch is free, all
+    else is fixed.
 
     Args:
         model: takes and gives just those; its weights and mode are as before afterwards.
@@ -50,6 +53,7 @@ def export_onnx(
         out: file to write.
         opset: ONNX opset, asserted on the file that was written.
         metadata: values that JSON can hold, kept in the file's own metadata.
+        tasks: what the model's outputs are about, where that is more than one question.
 
     Raises:
         ModelError: the model cannot be exported, or another file was written than was asked for.
@@ -59,6 +63,8 @@ def export_onnx(
     proto = _trace(model, size, opset)
     _strip(proto)
     _name_batch(proto)
+    if tasks:
+        _split_tasks(proto, tasks)
     onnx.helper.set_model_props(
         proto, {k: json.dumps(v, sort_keys=True) for k, v in (metadata or {}).items()}
     )
@@ -101,7 +107,8 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
     if foreign or proto.functions:
         raise ModelError(f"{path}: needs operators of {', '.join(foreign) or 'functions'}", fix)
     names = ([i.name for i in proto.graph.input], [o.name for o in proto.graph.output])
-    if names != ([INPUT], [OUTPUT]):
+    named = names[1] == [OUTPUT] or all(n.startswith(f"{OUTPUT}_") for n in names[1])
+    if names[0] != [INPUT] or not named:
         raise ModelError(f"{path}: has inputs and outputs {names}", fix)
     return int(written["ai.onnx"])
 
@@ -159,6 +166,23 @@ def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
     if program is None:
         raise ModelError("torch's exporter gave no program", "export with dynamo=True")
     return program.model_proto
+
+
+def _split_tasks(proto: ModelProto, tasks: Sequence[Task]) -> None:
+    """Give each task an output of its own, cut from that of the one head."""
+    from onnx import TensorProto, helper
+
+    graph = proto.graph
+    sizes = [len(task.classes) for task in tasks]
+    names = [f"{OUTPUT}_{task.name}" for task in tasks]
+    graph.initializer.append(
+        helper.make_tensor("task_sizes", TensorProto.INT64, [len(sizes)], sizes)
+    )
+    graph.node.append(helper.make_node("Split", [OUTPUT, "task_sizes"], names, "tasks", axis=1))
+    whole = graph.output.pop()
+    graph.value_info.append(whole)
+    for name, size in zip(names, sizes, strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, size]))
 
 
 def _strip(proto: ModelProto) -> None:

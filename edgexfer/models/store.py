@@ -12,6 +12,7 @@ from edgexfer.core.errors import ModelError
 from edgexfer.core.files import make_dir, sha256_bytes, sha256_file, write_atomic
 from edgexfer.core.model import FOLDER, SCHEMA, WEIGHTS, ModelCard, read_card, write_card
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.tasks import Task
 from edgexfer.models.create import create_model
 from edgexfer.models.weights import fit_weights, read_weights
 
@@ -25,6 +26,7 @@ def save_model(
     preprocess: Preprocess,
     origin: str,
     options: Mapping[str, Any],
+    tasks: Sequence[Task] = (),
 ) -> ModelCard:
     """Write a model into its run, the card last: where the card stands, the weights are whole.
 
@@ -36,6 +38,7 @@ def save_model(
         preprocess: how the model is fed.
         origin: where training began, as ``create_model`` says.
         options: of the architecture.
+        tasks: what the outputs are about, where that is more than one question.
 
     Raises:
         DiskError: the disk is full or the run cannot be written.
@@ -53,6 +56,7 @@ def save_model(
         weights_sha256=sha256_bytes(data),
         origin=origin,
         options=dict(options),
+        tasks=tuple(tasks),
     )
     write_card(run, card)
     return card

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgexfer.bench.feed import normalise
 from edgexfer.core.errors import DataError
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.tasks import Task
 
 if TYPE_CHECKING:
     from edgexfer.data.dataset import Dataset
@@ -102,7 +103,7 @@ def draw_calibration(
     notes = []
     if copies:
         notes.append(f"{copies} training images left out: copies of test images")
-    present = set(labels.tolist())
+    present = set(labels.ravel().tolist())
     absent = sorted(set(range(len(dataset.classes))) - present)
     if absent and len(present) == 1:
         only = dataset.classes[present.pop()]
@@ -120,13 +121,15 @@ class HeldOut:
 
     Attributes:
         images: uint8 (N, H, W, 3), RGB, in the model's geometry.
-        labels: their classes, int64 (N,).
+        labels: their classes, int64 (N,), or of several tasks (N, tasks).
         split: that they are from: ``val``, or ``train`` where that is empty.
+        tasks: what the labels are about, where that is more than one question.
     """
 
     images: UInt8
     labels: npt.NDArray[np.int64]
     split: str
+    tasks: tuple[Task, ...] = ()
 
 
 def hold_out(dataset: Dataset, n: int, calibration: Calibration, *, measured: UInt8) -> HeldOut:
@@ -156,7 +159,7 @@ def hold_out(dataset: Dataset, n: int, calibration: Calibration, *, measured: UI
             f"{dataset.spec}: no image is left to compare quantizers with",
             "calibrate with fewer images (--calibration-images), or give the data a val split",
         )
-    return HeldOut(images[:n], labels[:n], split)
+    return HeldOut(images[:n], labels[:n], split, dataset.tasks)
 
 
 def refuse_shared(spec: str, keys: Sequence[str], test_keys: Sequence[str]) -> None:

@@ -219,7 +219,8 @@ def _role(bundle: Path) -> str:
 def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None:
     import numpy as np
 
-    if manifest.evaluation is None:
+    # The page's tables give each image one class; of several tasks it shows the records' accuracy.
+    if manifest.evaluation is None or manifest.tasks:
         return None
     name, n = manifest.evaluation.labels, manifest.evaluation.n
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgexfer.bench.tasks import right
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.data.images import Images
 from edgexfer.models.normalise import PixelModel
@@ -44,12 +45,14 @@ def predict_logits(
 
 def top1_pct(logits: np.ndarray[Any, np.dtype[np.float32]], labels: Tensor) -> float:
     """Return the share of images whose largest output is the right class, in percent."""
-    right = int((torch.from_numpy(logits).argmax(1) == labels).sum())
-    return 100 * right / max(len(labels), 1)
+    correct = int((torch.from_numpy(logits).argmax(1) == labels).sum())
+    return 100 * correct / max(len(labels), 1)
 
 
 def count_right(model: PixelModel, images: Images, indices: Sequence[int]) -> int:
     """Return for how many of the images of these indices the largest output is the right class.
+
+    Of several tasks the answer to each that the image has a label of must be right.
 
     Args:
         model: on this process's device; its mode is left as it was.
@@ -57,12 +60,13 @@ def count_right(model: PixelModel, images: Images, indices: Sequence[int]) -> in
         indices: which images to look at.
     """
     device = next(model.parameters()).device
-    right = 0
+    count = 0
     with evaluating(model):
         for batch in _batches(indices, images):
-            answers = _logits(model, images, batch, device).argmax(1).cpu()
-            right += int((answers == images.labels[torch.as_tensor(batch)]).sum())
-    return right
+            logits = _logits(model, images, batch, device).cpu().numpy()
+            labels = images.labels[torch.as_tensor(batch)].numpy()
+            count += int(right(logits, labels, images.tasks).sum())
+    return count
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from edgexfer.training.job import Job
 from edgexfer.training.objective import Objective
 
 if TYPE_CHECKING:
+    from edgexfer.core.record import TaskAccuracy
     from edgexfer.data.dataset import Dataset
     from edgexfer.data.feed import TrainFeed
     from edgexfer.data.images import Images
@@ -88,6 +89,7 @@ def open_data(data: DataSection) -> Dataset:
         limit=data.limit,
         train_limit=data.train_limit,
         unlabelled=data.unlabelled,
+        labels=data.labels,
     )
 
 
@@ -275,9 +277,9 @@ def finish(
 
     Returns:
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
-        the ends of its 95 % interval.
+        the ends of its 95 % interval, and of several tasks the same for each.
     """
-    from edgexfer.bench.accuracy import confidences
+    from edgexfer.bench.tasks import answers, by_task, codes, confidences
     from edgexfer.models.store import save_model
     from edgexfer.training.distributed import world
     from edgexfer.training.evaluate import predict_logits
@@ -285,8 +287,9 @@ def finish(
     if world().rank != 0:
         return run.info
     logits = predict_logits(built.model, built.preprocess, test)
-    predictions = logits.argmax(1).tolist()
-    labels = test.labels.tolist()
+    tasks, given = test.tasks, test.labels.numpy()
+    predictions = codes(answers(logits, tasks), given, tasks)
+    labels = codes(given, given, tasks)
     card = save_model(
         run.path,
         built.model,
@@ -295,20 +298,26 @@ def finish(
         preprocess=built.preprocess,
         origin=built.origin,
         options=built.options,
+        tasks=tasks,
     )
-    kept = {"labels": labels, "predictions": predictions, "confidences": confidences(logits)}
+    sure = confidences(logits, given, tasks)
+    kept = {"labels": labels, "predictions": predictions, "confidences": sure}
     write_json(run.path / PREDICTIONS, kept)
     found = {
         "model": built.name,
         "parameters": card.parameters,
         "weights_sha256": card.weights_sha256,
-        "test": score(labels, predictions),
+        "test": {**score(labels, predictions), **_tasks(by_task(logits, given, tasks))},
         "fit": encode(result),
         **(more or {}),
     }
     run.set(status="done", result=found)
     checkpoint.clear(run.path)
     return run.info
+
+
+def _tasks(found: Sequence[TaskAccuracy]) -> dict[str, Any]:
+    return {"tasks": encode(tuple(found))} if found else {}
 
 
 def score(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from edgexfer.models.freeze import freeze_backbone
 from edgexfer.models.layers import norm_parameters
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = True
 
 

@@ -8,7 +8,7 @@ from edgexfer.core.progress import say
 from edgexfer.core.rundir import RunInfo
 from edgexfer.recipe import DataSection, TeacherSection
 from edgexfer.training.distributed import joined
-from edgexfer.training.objective import cross_entropy
+from edgexfer.training.multitask import join_balance, label_objective, make_balance
 from edgexfer.training.stage import (
     build_model,
     finish,
@@ -19,7 +19,14 @@ from edgexfer.training.stage import (
     open_training,
     train_along,
 )
-from edgexfer.transfer.plan import Plan, Subject, get_strategy, read_options, read_parents
+from edgexfer.transfer.plan import (
+    Plan,
+    Subject,
+    get_strategy,
+    read_options,
+    read_parents,
+    refuse_tasks,
+)
 
 # Settings that decide what is trained beside a run, but nothing of the run itself.
 _BESIDE = ("guard", "seeds")
@@ -45,12 +52,15 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
     strategy = get_strategy(teacher)
     options = read_options(strategy, teacher)
     dataset = open_data(data)
+    refuse_tasks(strategy, teacher, dataset)
+    train = teacher.train
     # Defaults are spelled out, so that a run is known by what it did and not by what was typed.
     config = {**encode(teacher), "strategy_options": encode(options) or {}}
     for name in _BESIDE:
         config.pop(name)
 
     parents = read_parents(strategy, options)
+    balance = make_balance(dataset.tasks, train)
 
     with joined() as here, open_training("finetune", out, config, data, dataset, parents) as run:
         if here.share(run.done):
@@ -60,7 +70,6 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
                 say(note)
 
         # 2. The architecture with its new head; the strategy says what becomes of it.
-        train = teacher.train
         built = build_model(teacher.model, len(dataset.classes), train.seed)
         plan: Plan = strategy.prepare(Subject(built, teacher, options, data, dataset))
 
@@ -73,12 +82,13 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         feed = make_feed(
             data, trained_on, built.preprocess, train, plan.split, balanced=plan.balanced
         )
-        objective = plan.objective or cross_entropy(train.label_smoothing)
+        objective = plan.objective or label_objective(dataset.tasks, balance, train.label_smoothing)
         job = make_job(run, built, train, feed, val, objective)
         job.frozen, job.thaw = plan.frozen, plan.thaw
         job.title = f"{teacher.strategy} {teacher.model.name}"
         if plan.auxiliary is not None:
             train_along(job, plan.auxiliary, "auxiliary")
+        join_balance(job, balance)
         result = plan.train(job)
         if plan.finish is not None:
             plan.finish()

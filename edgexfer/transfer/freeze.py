@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edgexfer.models.freeze import freeze
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = True
 
 

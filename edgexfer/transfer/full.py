@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgexfer.transfer.plan import Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = False
 
 

@@ -21,6 +21,7 @@ from edgexfer.models.freeze import freeze_stages
 from edgexfer.models.head import stages
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = True
 
 

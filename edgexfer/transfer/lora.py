@@ -18,6 +18,7 @@ from edgexfer.models.adapters import LowRank, attach, choose_sites, merge
 from edgexfer.models.freeze import freeze_backbone
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = True
 
 

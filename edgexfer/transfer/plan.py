@@ -2,8 +2,9 @@
 
 A strategy is a file of this room with ``prepare(subject) -> Plan``, with ``NEEDS_WEIGHTS``, which
 says whether it means anything on random weights, and, where there is something to choose, with a
-dataclass ``Options``; where other runs go into it, with ``parents(options)``, their hashes. All
-strategies run on the one loop of ``training``.
+dataclass ``Options``; where other runs go into it, with ``parents(options)``, their hashes. One
+that leaves the loss to the stage says ``MULTI_TASK = True``: it takes data of several tasks too.
+All strategies run on the one loop of ``training``.
 """
 
 from __future__ import annotations
@@ -139,6 +140,23 @@ def read_options(strategy: ModuleType, teacher: TeacherSection) -> Any:
             raise RecipeError(what, "leave it out")
         return None
     return validate(kind, given, Path(f"strategy {teacher.strategy}"), RecipeError)
+
+
+def refuse_tasks(strategy: ModuleType, teacher: TeacherSection, dataset: Dataset) -> None:
+    """Refuse data of several tasks for a strategy that knows one label of each image.
+
+    Raises:
+        RecipeError: naming strategies that can.
+    """
+    if not dataset.tasks or getattr(strategy, "MULTI_TASK", False):
+        return
+    modules = {n: importlib.import_module(f"edgexfer.transfer.{n}") for n in strategy_names()}
+    able = [name for name, module in modules.items() if getattr(module, "MULTI_TASK", False)]
+    raise RecipeError(
+        f"strategy {teacher.strategy} knows one label of each image, data.labels has "
+        f"{len(dataset.tasks)} tasks",
+        f"use {', '.join(able)}, or leave data.labels out",
+    )
 
 
 def read_parents(strategy: ModuleType, options: Any) -> dict[str, str]:

@@ -52,6 +52,8 @@ class Feed:
 class Images:
     """Validation images in memory."""
 
+    tasks = ()
+
     def __init__(self, count: int = 100) -> None:
         images, labels = digits(count + 320)
         self._images, self.labels = images[320:], labels[320:]

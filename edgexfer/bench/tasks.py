@@ -1,0 +1,111 @@
+"""Answers of a model with one or several tasks, beside the labels.
+
+Of several tasks an image may lack the labels of some, -1. An image is right where every label that
+it has is: so each image counts once, and what is said of images holds for one task and for many.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence, Tuple
+
+import numpy as np
+
+from edgexfer.core.record import TaskAccuracy
+from edgexfer.core.stats import wilson
+from edgexfer.core.tasks import Task, spans
+
+
+def answers(logits: Any, tasks: Sequence[Task] = ()) -> Any:
+    """Return the place of each task's largest output.
+
+    Args:
+        logits: (N, C).
+        tasks: of the model; empty for one.
+
+    Returns:
+        int64, (N, T), places among all outputs.
+    """
+    found = spans(tasks, logits.shape[1])
+    return np.stack([a + logits[:, a:b].argmax(axis=1) for a, b in found], axis=1)
+
+
+def marks(logits: Any, labels: Any, tasks: Sequence[Task] = ()) -> Tuple[Any, Any]:
+    """Compare answers with labels.
+
+    Args:
+        logits: (N, C).
+        labels: int64, (N,) or (N, T), places among the outputs; -1 for none.
+        tasks: of the model; empty for one.
+
+    Returns:
+        Two bool arrays (N, T): whether an answer is right, where a label is missing too; and
+        whether there is a label.
+    """
+    wanted = labels.reshape(len(labels), -1)
+    known = wanted >= 0
+    return (answers(logits, tasks) == wanted) | ~known, known
+
+
+def right(logits: Any, labels: Any, tasks: Sequence[Task] = ()) -> Any:
+    """Return for each image whether all labels that it has are right, bool (N,)."""
+    return marks(logits, labels, tasks)[0].all(axis=1)
+
+
+def codes(places: Any, labels: Any, tasks: Sequence[Task] = ()) -> Tuple[int, ...]:
+    """Return answers or labels as one number an image: of one task, its class.
+
+    Of several tasks the numbers of the classes are the digits, each task's in base of how many
+    classes it has, and 0 where the image has no label: two models' codes are equal where they agree
+    on what can be told, and those of answers and labels where all is right.
+
+    Args:
+        places: int64, (N, T), as ``answers`` returns them, or labels.
+        labels: int64, (N,) or (N, T).
+        tasks: of the model; empty for one.
+    """
+    given, known = places.reshape(len(labels), -1), labels.reshape(len(labels), -1) >= 0
+    if not tasks:
+        return tuple(int(place) for place in given[:, 0])
+    # Of many tasks the codes are larger than 64 bits hold.
+    total = np.zeros(len(labels), dtype=object)
+    for number, (start, end) in enumerate(spans(tasks, 0)):
+        digits = np.where(known[:, number], given[:, number] - start, 0)
+        total = total * (end - start) + digits
+    return tuple(int(code) for code in total)
+
+
+def confidences(logits: Any, labels: Any = None, tasks: Sequence[Task] = ()) -> Tuple[float, ...]:
+    """Return the probability that softmax gives the answer for each image, to four places.
+
+    Of several tasks it is the product over those that the image has a label of. Empty where a logit
+    is not finite: no probability follows from it.
+
+    Args:
+        logits: (N, C).
+        labels: int64, (N, T), which say what an image has a label of; only read for several tasks.
+        tasks: of the model; empty for one.
+    """
+    if not np.isfinite(logits).all():
+        return ()
+    values = np.asarray(logits, dtype=np.float64)
+    total = np.ones(len(values))
+    for number, (start, end) in enumerate(spans(tasks, values.shape[1])):
+        part = values[:, start:end]
+        top = 1 / np.exp(part - part.max(axis=1, keepdims=True)).sum(axis=1)
+        total *= np.where(labels[:, number] >= 0, top, 1.0) if tasks else top
+    return tuple(round(float(p), 4) for p in total)
+
+
+def by_task(logits: Any, labels: Any, tasks: Sequence[Task]) -> Tuple[TaskAccuracy, ...]:
+    """Return the accuracy of each task on the images that have its label; empty for one task."""
+    if not tasks:
+        return ()
+    good, known = marks(logits, labels, tasks)
+    found = []
+    for number, task in enumerate(tasks):
+        n = int(known[:, number].sum())
+        correct = int((good & known)[:, number].sum())
+        low, high = wilson(correct, n) if n else (0.0, 1.0)
+        share = 100.0 * correct / n if n else None
+        found.append(TaskAccuracy(task.name, n, correct, share, 100.0 * low, 100.0 * high))
+    return tuple(found)

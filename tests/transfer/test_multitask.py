@@ -1,0 +1,214 @@
+"""Several tasks in one model: from the table of labels to what a bundle answers."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgexfer.bench.tasks import answers, by_task, codes, confidences, marks, right
+from edgexfer.bench.verify import verify_bundle
+from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.model import read_card
+from edgexfer.core.tasks import Task, class_names, spans
+from edgexfer.distill.stage import distill
+from edgexfer.export.evaluate import evaluate, to_text
+from edgexfer.export.load import load_bundle
+from edgexfer.export.stage import export
+from edgexfer.recipe import (
+    DataSection,
+    ExportSection,
+    ModelSection,
+    StudentSection,
+    TeacherSection,
+)
+from edgexfer.training.multitask import Balance, label_objective, make_balance
+from edgexfer.training.objective import Views
+from edgexfer.training.stage import open_data
+from edgexfer.transfer.finetune import finetune
+from tests.pictures import write_folder
+from tests.transfer.tiny import TRAIN
+
+pytestmark = pytest.mark.torch
+
+TASKS = (Task("a", ("p", "q")), Task("b", ("x", "y", "z")))
+VIEWS = Views(torch.arange(4), 0, 0, 1)
+
+
+def write_table(pictures: Path, place: Path) -> Path:
+    """Ask each picture for its colour and whether it is warm; a quarter of either is missing."""
+    with place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "colour", "warm"])
+        for i, found in enumerate(sorted(pictures.rglob("*.png"))):
+            colour = found.parent.name
+            cells = [colour if i % 4 else "", str(colour == "red") if i % 4 != 1 else ""]
+            writer.writerow([found.relative_to(pictures).as_posix(), *cells])
+    return place
+
+
+@pytest.fixture(scope="module")
+def tabled(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
+    place = tmp_path_factory.mktemp("tabled")
+    pictures = write_folder(place / "pictures", 24)
+    return DataSection(str(pictures), labels=str(write_table(pictures, place / "labels.csv")))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tabled: DataSection) -> Path:
+    out = tmp_path_factory.mktemp("several") / "run"
+    train = replace(TRAIN, epochs=6, balance="uncertainty")
+    finetune(tabled, TeacherSection(ModelSection("resnet8", size=16), "scratch", train=train), out)
+    return out
+
+
+def test_labels_are_places_among_all_outputs(tabled: DataSection) -> None:
+    dataset = open_data(tabled)
+    assert dataset.classes == class_names(dataset.tasks)
+    assert dataset.classes == (
+        *("colour=blue", "colour=green", "colour=red"),
+        *("warm=False", "warm=True"),
+    )
+    for split in dataset.splits.values():
+        for key, (colour, warm) in zip(split.keys, split.labels.tolist(), strict=True):
+            name = key.partition("/")[0]
+            assert colour == -1 or dataset.classes[colour] == f"colour={name}"
+            assert warm == -1 or dataset.classes[warm] == f"warm={name == 'red'}"
+    every = np.concatenate([split.labels for split in dataset.splits.values()])
+    assert every.shape == (72, 2) and (every < 0).sum(axis=0).tolist() == [18, 18]
+
+
+def test_answers_marks_and_codes_by_hand() -> None:
+    logits = np.array([[1, 0, 0, 2, 0], [0, 1, 3, 0, 0], [0, 1, 0, 0, 5]], np.float32)
+    labels = np.array([[0, 3], [0, -1], [-1, 4]])
+    assert spans(TASKS, 5) == ((0, 2), (2, 5))
+    assert answers(logits, TASKS).tolist() == [[0, 3], [1, 2], [1, 4]]
+    good, known = marks(logits, labels, TASKS)
+    assert good.tolist() == [[True, True], [False, True], [True, True]]
+    assert known.tolist() == [[True, True], [True, False], [False, True]]
+    assert right(logits, labels, TASKS).tolist() == [True, False, True]
+    said, wanted = (codes(p, labels, TASKS) for p in (answers(logits, TASKS), labels))
+    assert said == (1, 3, 2) and wanted == (1, 0, 2)
+    assert [(t.name, t.n, t.correct) for t in by_task(logits, labels, TASKS)] == [
+        ("a", 2, 1),
+        ("b", 2, 2),
+    ]
+    p = np.e / (np.e + 1)
+    sure = (p * np.exp(2) / (np.exp(2) + 2), p, np.exp(5) / (np.exp(5) + 2))
+    assert confidences(logits, labels, TASKS) == pytest.approx(sure, abs=1e-4)
+
+
+def test_each_task_has_its_own_cross_entropy_and_missing_labels_ask_nothing() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.zeros(4, 5)
+    for row, column in ((0, 1), (1, 0), (1, 4), (3, 2)):
+        targets[row, column] = 1
+    balance = Balance((2.0, 0.5), learns=False)
+    loss, parts = label_objective(TASKS, balance, 0.0)(
+        _Fixed(logits), torch.zeros(4, 3, 2, 2), targets, VIEWS
+    )
+    y = logits.detach().double().numpy()
+    a = np.log(np.exp(y[:, :2]).sum(1)) - y[:, :2].T
+    b = np.log(np.exp(y[:, 2:]).sum(1)) - y[:, 2:].T
+    of_a, of_b = (a[1, 0] + a[0, 1]) / 2, (b[2, 1] + b[0, 3]) / 2
+    assert loss.item() == pytest.approx(2 * of_a + 0.5 * of_b, rel=1e-5)
+    assert {k: float(v) for k, v in parts.items()} == pytest.approx({"a": of_a, "b": of_b})
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad[2].any() and not logits.grad[0, 2:].any()
+
+
+def test_uncertainty_is_kendalls_and_stands_still_without_labels() -> None:
+    balance = Balance((1.0, 1.0), learns=True)
+    with torch.no_grad():
+        balance.log_variance.copy_(torch.tensor([0.5, -1.0]))
+    losses = torch.tensor([2.0, 3.0])
+    whole = balance(losses, torch.tensor([True, True]))
+    wanted = 2 * np.exp(-0.5) + 0.25 + 3 * np.exp(1) - 0.5
+    assert whole.item() == pytest.approx(wanted, rel=1e-6)
+    balance(torch.tensor([2.0, 0.0]), torch.tensor([True, False])).backward()
+    assert balance.log_variance.grad is not None
+    found = balance.log_variance.grad.tolist()
+    assert found == pytest.approx([0.5 - 2 * np.exp(-0.5), 0.0], rel=1e-6)
+
+
+def test_weights_must_be_as_many_as_tasks_and_need_tasks() -> None:
+    with pytest.raises(RecipeError, match="3 weights for 2 tasks") as error:
+        make_balance(TASKS, replace(TRAIN, task_weights=(1.0, 2.0, 3.0)))
+    assert "a, b" in error.value.fix
+    for train in (replace(TRAIN, task_weights=(1.0,)), replace(TRAIN, balance="uncertainty")):
+        with pytest.raises(RecipeError, match="for several tasks") as error:
+            make_balance((), train)
+        assert "data.labels" in error.value.fix
+    assert make_balance((), TRAIN) is None
+
+
+def test_a_strategy_of_one_label_is_refused(tmp_path: Path, tabled: DataSection) -> None:
+    section = TeacherSection(ModelSection("resnet8", size=16), "replay", train=TRAIN)
+    with pytest.raises(RecipeError, match="knows one label of each image") as error:
+        finetune(tabled, replace(section, strategy_options={"old": "nowhere"}), tmp_path / "run")
+    assert "full" in error.value.fix and not (tmp_path / "run").exists()
+
+
+def test_a_run_knows_its_tasks_and_is_measured_in_each(run: Path, tabled: DataSection) -> None:
+    assert [task.name for task in read_card(run).tasks] == ["colour", "warm"]
+    (found,) = evaluate(run, None)
+    assert [task.name for task in found.tasks] == ["colour", "warm"]
+    test = open_data(tabled).splits["test"].labels
+    assert [task.n for task in found.tasks] == (test >= 0).sum(axis=0).tolist()
+    assert all(task.top1_pct is not None and task.top1_pct > 60 for task in found.tasks)
+    assert "task warm:" in to_text([found]) and "right in all tasks" in to_text([found])
+
+
+def test_labels_of_fewer_tasks_are_refused(tmp_path: Path, run: Path, tabled: DataSection) -> None:
+    rows = Path(str(tabled.labels)).read_text(encoding="utf-8").splitlines()
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join(row.rpartition(",")[0] for row in rows), encoding="utf-8")
+    with pytest.raises(ModelError, match="answers the tasks colour, warm") as error:
+        evaluate(run, replace(tabled, labels=str(one)))
+    assert "--labels" in error.value.fix
+
+
+def test_a_student_is_taught_each_task(tmp_path: Path, run: Path, tabled: DataSection) -> None:
+    student = StudentSection(ModelSection("resnet8", size=16), loss="dkd", train=TRAIN)
+    info = distill(tabled, [run], student, tmp_path / "student")
+    log = (tmp_path / "student" / "metrics.jsonl").read_text()
+    assert '"colour_dkd"' in log and '"warm_cross_entropy"' in log
+    assert [task["name"] for task in info.result["test"]["tasks"]] == ["colour", "warm"]
+    with pytest.raises(RecipeError, match="cache_top_k"):
+        distill(tabled, [run], replace(student, cache_top_k=2), tmp_path / "other")
+
+
+@pytest.mark.ort
+def test_a_bundle_has_an_output_for_each_task(tmp_path: Path, run: Path) -> None:
+    section = ExportSection(("x86-onnxruntime", "x86-torch"), "fp32")
+    manifest = export(run, section, tmp_path / "bundle")
+    first, second = manifest.artefacts
+    assert [(o.name, o.shape[-1]) for o in first.outputs] == [
+        ("logits_colour", 3),
+        ("logits_warm", 2),
+    ]
+    assert [o.shape[-1] for o in second.outputs] == [3, 2]
+    assert {f.status for f in verify_bundle(tmp_path / "bundle", "x86_64")} == {"ok"}
+    with load_bundle(tmp_path / "bundle") as loaded:
+        said = loaded.predict(np.full((16, 16, 3), (200, 50, 40), np.uint8))
+    assert set(said.labels) == {"colour", "warm"}
+    assert said.label == ", ".join(f"{task}={name}" for task, name in said.labels.items())
+    shares = [sum(said.probabilities[n] for n in manifest.labels[a:b]) for a, b in ((0, 3), (3, 5))]
+    assert shares == pytest.approx([1.0, 1.0])
+
+
+class _Fixed(torch.nn.Module):
+    """Answers with what it was given."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self._logits = logits
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        del pixels
+        return self._logits
