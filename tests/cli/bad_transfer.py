@@ -257,3 +257,62 @@ def advise_recipe_into_a_folder(p: Place) -> list[str]:
 
 def advise_few_images(p: Place) -> list[str]:
     return _advise(p, "--images", "3")
+
+
+# Several tasks.
+
+
+def _tasks(p: Place, table: str, *more: str) -> list[str]:
+    place = p.here / "labels.csv"
+    place.write_text(table, encoding="utf-8")
+    return finetune(p.pictures, "--labels", str(place), *more, out=p.here / "out")
+
+
+def _rows(p: Place, *cells: str) -> str:
+    """Return a table that gives the pictures these cells in turn."""
+    names = sorted(f.relative_to(p.pictures).as_posix() for f in p.pictures.rglob("*.png"))
+    rows = [f"{name},{cells[i % len(cells)]}" for i, name in enumerate(names)]
+    return "\n".join(["image,a,b", *rows])
+
+
+def labels_missing(p: Place) -> list[str]:
+    more = ("--labels", str(p.here / "labels.csv"))
+    return finetune(p.pictures, *more, out=p.here / "out")
+
+
+def labels_without_the_image_column(p: Place) -> list[str]:
+    return _tasks(p, "file,a\nred/00.png,x\n")
+
+
+def labels_with_a_column_that_names_nothing(p: Place) -> list[str]:
+    return _tasks(p, "image,a b\nred/00.png,x\n")
+
+
+def labels_with_an_image_twice(p: Place) -> list[str]:
+    return _tasks(p, "image,a\nred/00.png,x\nred/00.png,y\n")
+
+
+def labels_with_a_short_row(p: Place) -> list[str]:
+    return _tasks(p, "image,a,b\nred/00.png,x\n")
+
+
+def labels_of_an_unknown_image(p: Place) -> list[str]:
+    return _tasks(p, _rows(p, "x,u", "y,v") + "\nred/99.png,x,u\n")
+
+
+def labels_of_one_class(p: Place) -> list[str]:
+    return _tasks(p, _rows(p, "x,u", "y,u"))
+
+
+def labels_without_a_label(p: Place) -> list[str]:
+    return _tasks(p, _rows(p, "x,", "y,"))
+
+
+def labels_with_too_many_weights(p: Place) -> list[str]:
+    return _tasks(p, _rows(p, "x,u", "y,v"), "--task-weights", "1,2,3", "--strategy", "scratch")
+
+
+def labels_for_a_strategy_of_one(p: Place) -> list[str]:
+    weights = p.run / "model" / "weights.safetensors"
+    more = ("--strategy", "probe", "--weights", str(weights))
+    return _tasks(p, _rows(p, "x,u", "y,v"), *more)

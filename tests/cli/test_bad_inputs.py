@@ -281,6 +281,16 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.l2sp_that_pushes_away, 2, ("weight is -1",)),
     (bad_transfer.delta_of_a_stage_that_is_not_there, 2, ("none is 9", "3 layer3")),
     (bad_transfer.bss_of_no_values, 2, ("values is 0",)),
+    (bad_transfer.labels_missing, 2, ("labels.csv", "data.labels")),
+    (bad_transfer.labels_without_the_image_column, 2, ("'file'", "image,TASK")),
+    (bad_transfer.labels_with_a_column_that_names_nothing, 2, ("'a b'", "underscores")),
+    (bad_transfer.labels_with_an_image_twice, 2, ("row 3", "red/00.png", "twice")),
+    (bad_transfer.labels_with_a_short_row, 2, ("row 2", "2 cells", "no label")),
+    (bad_transfer.labels_of_an_unknown_image, 2, ("red/99.png", "not there")),
+    (bad_transfer.labels_of_one_class, 2, ("task b", "only the class 'u'")),
+    (bad_transfer.labels_without_a_label, 2, ("task b", "no label")),
+    (bad_transfer.labels_with_too_many_weights, 2, ("3 weights for 2 tasks", "a, b")),
+    (bad_transfer.labels_for_a_strategy_of_one, 2, ("probe", "2 tasks", "full")),
 ]
 
 
