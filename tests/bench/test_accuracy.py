@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgexfer.bench.accuracy import confidences, predict, score
+from edgexfer.bench.accuracy import predict, score
+from edgexfer.bench.tasks import confidences
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.stats import wilson
 from tests.bundles import PREPROCESS, SIZE, write_null

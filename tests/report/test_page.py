@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgexfer.core.errors import DiskError, InputError
 from edgexfer.core.record import read_record, write_record
-from edgexfer.report.page import _environment, _island, build
+from edgexfer.report.page import _island, build, environment
 from edgexfer.report.words import clean
 from tests.report.html import Page, assert_harmless
 from tests.report.synthetic import STUDENT, failed, make_bundle, make_record
@@ -138,7 +138,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 @example("</script><!--")
 @example("5 ms & 3 %")
 def test_any_text_comes_back_from_a_template_as_it_was(text: str) -> None:
-    html = _environment().from_string('<p title="{{ x }}">{{ x }}</p>').render(x=text)
+    html = environment().from_string('<p title="{{ x }}">{{ x }}</p>').render(x=text)
     page = Page(html)
     assert page.tags == [("p", {"title": clean(text)})]
     assert "".join(page.text) == clean(text)
