@@ -19,7 +19,8 @@ TORCH_ROOMS: dict[str, set[str]] = {
     "data": {"PIL", "torchvision"},
     "models": set(),
     "training": set(),
-    "transfer": set(),
+    # Bounds of the options of strategies; the recipe imports it in any case, and it is light.
+    "transfer": {"annotated_types"},
     "distill": set(),
     "quantize": set(),
     "export": set(),
