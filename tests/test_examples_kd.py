@@ -79,8 +79,8 @@ def test_options_of_distill_are_handed_on(capsys: pytest.CaptureFixture[str]) ->
     ("name", "loss"),
     [
         ("resnet56-resnet20", "kd"),
-        ("wrn_40_2-wrn_16_2", "dist"),
-        ("wrn_40_2-shufflenetv1", "dkd"),
+        pytest.param("wrn_40_2-wrn_16_2", "dist", marks=pytest.mark.slow),
+        pytest.param("wrn_40_2-shufflenetv1", "dkd", marks=pytest.mark.slow),
     ],
 )
 def test_the_short_form_goes_through(name: str, loss: str, pictures: Path, runs: Path) -> None:

@@ -50,7 +50,7 @@ def stamps(trip: Path) -> dict[str, int]:
     return {
         str(f.relative_to(trip)): f.stat().st_mtime_ns
         for f in trip.rglob("*")
-        if f.is_file() and f.name not in ("report.html", "recipe.yaml", ".lock")
+        if f.is_file() and f.stem != "report" and f.name not in ("recipe.yaml", ".lock")
     }
 
 

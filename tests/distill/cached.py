@@ -25,7 +25,14 @@ from edgexfer.training.objective import Views
 
 SIZE = 16
 TRAIN = TrainSection(
-    epochs=4, batch_size=16, lr=1e-2, views=2, augment="flip", precision="fp32", checkpoint_s=1e-9
+    compile="off",
+    epochs=4,
+    batch_size=16,
+    lr=1e-2,
+    views=2,
+    augment="flip",
+    precision="fp32",
+    checkpoint_s=1e-9,
 )
 STUDENT = StudentSection(ModelSection("resnet8", size=SIZE), train=TRAIN)
 

@@ -334,6 +334,7 @@ def test_a_training_that_is_stopped_ends_with_the_same_bits(
         assert result["weights_sha256"] == whole[name]["weights_sha256"], name
 
 
+@pytest.mark.slow
 def test_two_processes_adapt(
     tmp_path: Path, domains: DataSection, whole: dict[str, dict[str, Any]]
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_training_that_broke_off_ends_with_the_same_bits(
     assert same(out, whole[0])
 
 
+@pytest.mark.slow
 def test_two_processes_compare_with_the_views_of_both(camera: DataSection, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "tests.transfer.contrast_worker", str(tmp_path / "run"), camera.path]
