@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
-from edgexfer.yamlio import dump_yaml, key_lines, parse_value, read_yaml, validate
+from edgexfer.yamlio import dump_yaml, key_lines, read_yaml, set_key, validate
 
 _STRICT = {"extra": "forbid"}
 Positive = Annotated[float, Gt(0)]
@@ -374,7 +374,7 @@ def load_recipe(path: PathLike, overrides: typing.Sequence[str] = ()) -> Recipe:
     value = read_yaml(place, RecipeError)
     lines = key_lines(place)
     for override in overrides:
-        lines[_set(value, override)] = 0
+        lines[set_key(value, override, RecipeError)] = 0
     return validate(Recipe, value, place, RecipeError, lines)
 
 
@@ -400,20 +400,3 @@ def recipe_schema() -> str:
     schema = TypeAdapter(Recipe).json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2) + "\n"
-
-
-def _set(value: Any, override: str) -> tuple[str, ...]:
-    """Set one key and return its path."""
-    key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise RecipeError(
-            f"--set {override}: is not key=value", "write --set student.train.epochs=3"
-        )
-    place = value
-    for part in parts[:-1]:
-        if not isinstance(place.get(part), dict):
-            place[part] = {}
-        place = place[part]
-    place[parts[-1]] = parse_value(text, f"--set {key}", RecipeError)
-    return tuple(parts)

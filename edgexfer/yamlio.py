@@ -136,6 +136,30 @@ def _check_events(text: str, where: str, error: type[InputError]) -> None:
             raise error(f"{where}:{line}: tags are not allowed", "write a plain value")
 
 
+def set_key(value: Any, override: str, error: type[InputError]) -> tuple[str, ...]:
+    """Set one key of plain values by ``key=value``, the key dotted, and return its path.
+
+    Args:
+        value: nested dicts, changed in place; those on the way that are missing are made.
+        override: such as ``student.train.epochs=3``; what is behind the sign is read as YAML.
+        error: class of the error to raise.
+
+    Raises:
+        InputError: of the class given: it is not of that form.
+    """
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise error(f"--set {override}: is not key=value", "write --set student.train.epochs=3")
+    place = value
+    for part in parts[:-1]:
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[parts[-1]] = parse_value(text, f"--set {key}", error)
+    return tuple(parts)
+
+
 def validate(
     cls: type[T],
     value: Any,

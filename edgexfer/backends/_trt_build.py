@@ -189,7 +189,8 @@ def _calibrator(trt: Any, cache: Path) -> Any:
             return scales
 
         def write_calibration_cache(self, cache: bytes) -> None:
-            pass
+            # TensorRT asks for it; what it offers to keep is what it has just read.
+            del cache
 
     return Calibrator()
 

@@ -17,15 +17,8 @@ from edgexfer.bench.sensors import throttling
 from edgexfer.bench.steady import clock_faults, complaints
 from edgexfer.core.codec import encode
 from edgexfer.core.pooled import pooled_quantile, pooled_quantiles
-from edgexfer.core.record import (
-    Energy,
-    ProcessRun,
-    Record,
-    Server,
-    Steadiness,
-    Sustained,
-    Throughput,
-)
+from edgexfer.core.record import Energy, Record, Server, Steadiness, Sustained, Throughput
+from edgexfer.core.samples import ProcessRun
 from edgexfer.core.series import (
     change_point,
     correlation,

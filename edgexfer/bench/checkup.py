@@ -22,7 +22,7 @@ from edgexfer.bench.sensors import Sampler
 from edgexfer.core.backend import get_backend
 from edgexfer.core.errors import EdgexferError
 from edgexfer.core.files import free_bytes
-from edgexfer.core.record import Sensors
+from edgexfer.core.samples import Sensors
 
 STATUSES = ("ok", "note", "missing")
 WANTED_FREE_BYTES = 2_000_000_000

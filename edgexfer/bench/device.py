@@ -20,7 +20,7 @@ from edgexfer.bench.channels import system_channels
 from edgexfer.bench.nvml import Nvml, NvmlError
 from edgexfer.bench.reading import Reading, read_text
 from edgexfer.bench.sensors import throttling
-from edgexfer.core.record import Sensors
+from edgexfer.core.samples import Sensors
 
 # CPU features that decide how fast INT8, FP16 and BF16 run, by the kernel's names.
 FLAGS = (

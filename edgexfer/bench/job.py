@@ -21,7 +21,8 @@ from edgexfer.core.codec import decode
 from edgexfer.core.errors import BackendError, BundleError
 from edgexfer.core.files import PathLike, read_json
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.core.record import Accuracy, ColdStart, ProcessRun
+from edgexfer.core.record import Accuracy
+from edgexfer.core.samples import ColdStart, ProcessRun
 
 SCHEMA = "edgexfer.job/2"
 

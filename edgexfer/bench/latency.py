@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from edgexfer.bench.steady import WINDOW, windows_agree
-from edgexfer.core.record import Reference
+from edgexfer.core.samples import Reference
 
 T = TypeVar("T")
 WINDOW_NS = 50_000_000

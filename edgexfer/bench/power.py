@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from edgexfer.core.record import Energy, Sensors
+from edgexfer.core.record import Energy
+from edgexfer.core.samples import Sensors
 
 IDLE_S = 30.0
 """How long the idle machine is watched, before the measured part and after it."""

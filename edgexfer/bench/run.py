@@ -33,7 +33,8 @@ from edgexfer.core.backend import Session
 from edgexfer.core.bundle import Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import BackendError, EdgexferError
-from edgexfer.core.record import Accuracy, ColdStart, ProcessRun, Sensors
+from edgexfer.core.record import Accuracy
+from edgexfer.core.samples import ColdStart, ProcessRun, Sensors
 from edgexfer.core.stats import median
 
 # Only scenarios of a minute and more are long enough for a figure of energy; what the machine draws

@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 from edgexfer.bench.latency import Limits, Reservoir, Series, measure, now_ns, wait_until
 from edgexfer.core.pooled import pooled_quantile
-from edgexfer.core.record import Bulk, Trial
+from edgexfer.core.samples import Bulk, Trial
 
 SECONDS = {
     "single_stream": 2.0,

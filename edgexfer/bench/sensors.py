@@ -18,7 +18,7 @@ from edgexfer.bench.channels import COOLING, PI_REGISTER, Channels, Read, system
 from edgexfer.bench.cores import usable_cpus
 from edgexfer.bench.nvml import REASONS, Gpu, Nvml, NvmlError
 from edgexfer.bench.tegrastats import Tegrastats
-from edgexfer.core.record import Sensors
+from edgexfer.core.samples import Sensors
 
 PERIOD_S = 0.25
 NVML = "nvml:"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
 from edgexfer.core.codec import decode
-from edgexfer.core.record import ProcessRun
+from edgexfer.core.samples import ProcessRun
 from edgexfer.core.series import trend_p
 
 WINDOW = 30

@@ -12,7 +12,7 @@ from edgexfer.core.backend import Plan
 from edgexfer.core.bundle import Artefact
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile, Stack
-from edgexfer.export.lower import default_row
+from edgexfer.export.flavour import default_row
 
 UNSEEN = """\
 Not seen on hardware: whether this TensorRT takes these files, what its engines compute, how fast \

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgexfer.core.errors import ModelError, ProfileError, nearest
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.lower import default_row
+from edgexfer.export.flavour import default_row
 from edgexfer.export.rules.dla import DLA_RULES
 from edgexfer.export.rules.form import FORM_RULES
 from edgexfer.export.rules.numbers import NUMBER_RULES

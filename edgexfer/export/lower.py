@@ -18,9 +18,15 @@ from torch import nn
 from edgexfer.backends.openvino import absent, lacks
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import ProfileError, RecipeError
 from edgexfer.core.model import ModelCard
-from edgexfer.core.profile import HardwareProfile, Stack
+from edgexfer.core.profile import HardwareProfile
+from edgexfer.export.flavour import (
+    default_row,
+    int8_name,
+    takes_cache,
+    target_opset,
+    typed_strongly,
+)
 from edgexfer.export.half import to_half
 from edgexfer.export.passes.editor import Editor
 from edgexfer.export.passes.opset import lower_opset
@@ -29,18 +35,9 @@ from edgexfer.export.program import export_program
 from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.ranges import TrainedRanges, is_restricted
-from edgexfer.recipe import ExportSection
 
 if TYPE_CHECKING:
     from edgexfer.quantize.search import Found, Judge
-
-# What can be made for each runtime, the reference first.
-PRECISIONS = {
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "fp16", "bf16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "torch": ("fp32",),
-}
 
 
 @dataclass(frozen=True)
@@ -113,14 +110,14 @@ class Lowering:
             if precision != "int8":
                 # One file for all float types: which of them computes is said when it is loaded.
                 return self._once("fp32.xml", self._ir)
-            return self._once(_int8_name(profile), self._nncf, profile)
+            return self._once(int8_name(profile), self._nncf, profile)
         by_flags = profile.backend == "tensorrt" and default_row(profile).typing == "weak"
         if precision == "fp32" or (precision == "fp16" and by_flags):
             return self.base(profile)
         if precision == "fp16":
             name = self.base(profile).files[0].name.replace("fp32", "fp16")
             return self._once(name, self._half, profile)
-        return self._once(_int8_name(profile), self._qdq, profile)
+        return self._once(int8_name(profile), self._qdq, profile)
 
     def base(self, profile: HardwareProfile) -> Lowered:
         """Return the FP32 ONNX file in the opset and the operators that a target takes.
@@ -250,7 +247,7 @@ class Lowering:
         """
         if self._trained is not None and self._trained.suit(profile):
             return None
-        first = Path(_int8_name(profile))
+        first = Path(int8_name(profile))
         key = f"{first.stem}-drop-{max_drop:g}{first.suffix}"
         if key not in self._tuned:
             self._tuned[key] = self._tune(self._folder / key, profile, judge)
@@ -294,7 +291,7 @@ class Lowering:
 
     def _between(self, out: Path, profile: HardwareProfile) -> str:
         """Type what is between Q/DQ nodes as the target wants it, and return that in words."""
-        if not (is_restricted(profile) and _typed_strongly(profile)):
+        if not (is_restricted(profile) and typed_strongly(profile)):
             return ""
         from edgexfer.quantize.qdq import check_qdq
 
@@ -320,90 +317,3 @@ def cannot_check(profile: HardwareProfile, precision: str) -> str | None:
     get_backend("openvino")
     # Where the whole device is missing, another stands in for it.
     return None if absent(profile.device) else lacks(precision, profile.device)
-
-
-def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
-    """Return the precisions to make for a target, FP32 first.
-
-    Raises:
-        ProfileError: the profile lists a precision that cannot be made for its runtime.
-        RecipeError: the precision that was asked for is none of the profile's.
-    """
-    possible = PRECISIONS.get(profile.backend, ())
-    for precision in profile.precisions:
-        if precision not in possible:
-            raise ProfileError(
-                f"profile {profile.name}: {precision} cannot be exported for {profile.backend}",
-                f"list {', '.join(possible) or 'another backend'}",
-            )
-    several = section.precision in ("auto", "all")
-    if not several and section.precision not in profile.precisions:
-        raise RecipeError(
-            f"target {profile.name} has no precision {section.precision}",
-            f"use --precision auto or one of {', '.join(profile.precisions)}",
-        )
-    chosen = profile.precisions if several else ("fp32", section.precision)
-    return tuple(precision for precision in possible if precision in chosen)
-
-
-def default_row(profile: HardwareProfile) -> Stack:
-    """Return the software release that an export is made for.
-
-    Raises:
-        ProfileError: the profile has no stack rows.
-    """
-    if not profile.stack:
-        raise ProfileError(f"profile {profile.name}: has no stack row", "add one under stack:")
-    return next((row for row in profile.stack if row.default), profile.stack[0])
-
-
-def takes_cache(profile: HardwareProfile) -> bool:
-    """Tell whether a target's INT8 is a float file with a calibration cache.
-
-    Up to TensorRT 10 a DLA takes no Q/DQ nodes (TensorRT developer guide, "Working with DLA"); 11
-    has no calibration caches.
-
-    Raises:
-        ProfileError: the profile has no stack rows.
-    """
-    if profile.backend != "tensorrt" or profile.device != "DLA":
-        return False
-    return int(default_row(profile).runtime_version.split(".")[0]) < 11
-
-
-def _typed_strongly(profile: HardwareProfile) -> bool:
-    """Tell whether what is between Q/DQ nodes has to have its type in the file."""
-    return default_row(profile).typing == "strong" and not takes_cache(profile)
-
-
-def target_opset(profile: HardwareProfile) -> int:
-    """Return the opset to write for a target: the newest that is known to parse there.
-
-    TensorRT 8.6 parses opset 17; before it, HardSwish and LayerNormalization are missing, which
-    opset 13 has neither.
-
-    Raises:
-        ProfileError: the profile has no stack rows.
-    """
-    if profile.backend != "tensorrt":
-        return OPSET
-    row = default_row(profile)
-    version = tuple(int(part) for part in row.runtime_version.split(".")[:2])
-    return 13 if version < (8, 6) else min(OPSET, row.onnx_opset_max)
-
-
-def _int8_name(profile: HardwareProfile) -> str:
-    scheme = profile.quantization
-    if scheme.scheme == "nncf":
-        return f"int8-nncf-{scheme.activations}.xml"
-    parts = ["int8-qdq", scheme.activations]
-    if scheme.weights == "int8-per-tensor":
-        parts.append("per-tensor")
-    if scheme.reduce_range:
-        parts.append("7bit")
-    if profile.backend == "tensorrt":
-        parts.append("fp16" if _typed_strongly(profile) else "fp32")
-        opset = target_opset(profile)
-        parts += [f"op{opset}"] if opset < OPSET else []
-        parts += ["dla"] if profile.device == "DLA" else []
-    return "-".join(parts) + ".onnx"

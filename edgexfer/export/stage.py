@@ -36,9 +36,10 @@ from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
 from edgexfer.export.decide import attempt, decide, drop_losers
 from edgexfer.export.explain import clear_explanations, explanation_folder
+from edgexfer.export.flavour import wanted_precisions
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
-from edgexfer.export.lower import Lowering, wanted_precisions
+from edgexfer.export.lower import Lowering
 from edgexfer.export.measure import Board, elsewhere
 from edgexfer.export.originals import write_originals
 from edgexfer.export.parity import Probe, synthetic_images

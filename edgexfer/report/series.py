@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from edgexfer.core.record import ProcessRun, Sensors
+from edgexfer.core.samples import ProcessRun, Sensors
 from edgexfer.core.stats import median
 from edgexfer.report.draw import INK, MUTED, SERIES, WARN, WIDTH, drawing
 from edgexfer.report.rows import Row

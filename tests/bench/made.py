@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgexfer.core.record import SCHEMA, Accuracy, ColdStart, ProcessRun, Record
+from edgexfer.core.record import SCHEMA, Accuracy, Record
+from edgexfer.core.samples import ColdStart, ProcessRun
 from edgexfer.core.stats import wilson
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edgexfer.bench.analyse import analyse
 from edgexfer.core.codec import encode
 from edgexfer.core.pooled import pooled_quantile
-from edgexfer.core.record import Bulk, ColdStart, Record, Sensors, Trial, read_record, write_record
+from edgexfer.core.record import Record, read_record, write_record
+from edgexfer.core.samples import Bulk, ColdStart, Sensors, Trial
 from tests.bench.made import make_record, make_run
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from edgexfer.bench.power import Part, choose_rails, energy
-from edgexfer.core.record import Sensors
+from edgexfer.core.samples import Sensors
 
 PERIOD_S = 0.25
 

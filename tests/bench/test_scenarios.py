@@ -11,7 +11,7 @@ import pytest
 
 from edgexfer.bench import scenarios
 from edgexfer.bench.scenarios import Ask, all_at_once, groups, keeps, run_scenario
-from edgexfer.core.record import Trial
+from edgexfer.core.samples import Trial
 
 ASK = Ask("single_stream", samples=20, seconds=0.0, batch=1, bound_ns=None, seed=0)
 FEEDS = list(range(5))

@@ -15,7 +15,7 @@ from edgexfer.bench.channels import Counter, system_channels
 from edgexfer.bench.power import choose_rails
 from edgexfer.bench.sensors import Sampler, throttling
 from edgexfer.bench.tegrastats import Tegrastats, parse_line
-from edgexfer.core.record import Sensors
+from edgexfer.core.samples import Sensors
 from tests.bench.fake_nvml import NOT_SUPPORTED, FakeNvml
 from tests.bench.unfold import BOARDS, lay_out, unfold
 

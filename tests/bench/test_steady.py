@@ -15,7 +15,7 @@ from edgexfer.bench.steady import (
     windows_agree,
 )
 from edgexfer.core.codec import encode
-from edgexfer.core.record import Reference
+from edgexfer.core.samples import Reference
 from tests.bench.made import make_run
 
 QUIET = Noise(0.0, 0.0, 0, 1.0, 10**9, 0, 0)

@@ -103,7 +103,9 @@ def test_the_bound_of_runs_scales_with_the_unit(runs: list[list[int]], unit: int
         assert (other.value is None) == (one.value is None)
         if one.value is not None:
             assert other.value == unit * one.value
-            assert other.upper99 == pytest.approx(unit * (one.upper99 or 0), rel=1e-6)
+        assert (other.upper99 is None) == (one.upper99 is None)
+        if one.upper99 is not None:
+            assert other.upper99 == pytest.approx(unit * one.upper99, rel=1e-6)
 
 
 def test_equal_records_have_equal_bounds_to_the_bit() -> None:

@@ -19,8 +19,8 @@ from edgexfer.core.model import SCHEMA, ModelCard
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import Stack
 from edgexfer.core.record import read_record
+from edgexfer.export.flavour import default_row, wanted_precisions
 from edgexfer.export.jetson import build_command, instructions, obstacle, run_command
-from edgexfer.export.lower import default_row, wanted_precisions
 from edgexfer.export.readme import bundle_readme
 from edgexfer.profiles import find_profile
 from edgexfer.recipe import ExportSection

@@ -11,7 +11,8 @@ import pytest
 from edgexfer.core.bundle import verify_files
 from edgexfer.core.files import sha256_file
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.lower import Lowering, takes_cache, target_opset
+from edgexfer.export.flavour import takes_cache, target_opset
+from edgexfer.export.lower import Lowering
 from edgexfer.export.stage import export
 from edgexfer.models.onnx import OPSET
 from edgexfer.models.store import load_model

@@ -340,7 +340,8 @@ def _check(scene: Scene) -> None:
 def test_a_benchmark_lives_through_chaos(
     seed: int, keys: Path, board_python: str, tmp_path: Path
 ) -> None:
-    live_through(seed, keys, board_python, tmp_path)
+    faults = live_through(seed, keys, board_python, tmp_path)
+    assert faults, "no fault was drawn: nothing was lived through"
 
 
 @pytest.mark.slow

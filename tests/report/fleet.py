@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgexfer.core.record import Energy, ProcessRun, Record, Sensors, Throughput, write_record
+from edgexfer.core.record import Energy, Record, Throughput, write_record
+from edgexfer.core.samples import ProcessRun, Sensors
 from edgexfer.core.stats import quantile
 from tests.report.synthetic import STUDENT, TEACHER, Spec, failed, make_bundle, make_record
 

@@ -18,9 +18,10 @@ from edgexfer.core.model import SCHEMA as MODEL_SCHEMA
 from edgexfer.core.model import ModelCard, write_card
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.record import SCHEMA as RECORD_SCHEMA
-from edgexfer.core.record import Accuracy, ColdStart, ProcessRun, Record, write_record
+from edgexfer.core.record import Accuracy, Record, write_record
 from edgexfer.core.rundir import SCHEMA as RUN_SCHEMA
 from edgexfer.core.rundir import RunInfo
+from edgexfer.core.samples import ColdStart, ProcessRun
 from edgexfer.core.stats import quantile, wilson
 
 CLASSES = tuple(f"digit {n}" for n in range(10))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgexfer.core.record import ProcessRun, Sensors
+from edgexfer.core.samples import ProcessRun, Sensors
 from edgexfer.report.rows import Row
 from edgexfer.report.series import courses, draw_course
 from tests.report.synthetic import STUDENT, make_record

@@ -1,0 +1,108 @@
+"""The flavour of a target: what its profile's software asks of the files that are made for it.
+
+Decided by the release that a profile names, not by the board's name. Making the files is the work
+of ``lower``.
+"""
+
+from __future__ import annotations
+
+from edgexfer.core.errors import ProfileError, RecipeError
+from edgexfer.core.profile import HardwareProfile, Stack
+from edgexfer.models.onnx import OPSET
+from edgexfer.recipe import ExportSection
+
+# What can be made for each runtime, the reference first.
+PRECISIONS = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "torch": ("fp32",),
+}
+
+
+def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
+    """Return the precisions to make for a target, FP32 first.
+
+    Raises:
+        ProfileError: the profile lists a precision that cannot be made for its runtime.
+        RecipeError: the precision that was asked for is none of the profile's.
+    """
+    possible = PRECISIONS.get(profile.backend, ())
+    for precision in profile.precisions:
+        if precision not in possible:
+            raise ProfileError(
+                f"profile {profile.name}: {precision} cannot be exported for {profile.backend}",
+                f"list {', '.join(possible) or 'another backend'}",
+            )
+    several = section.precision in ("auto", "all")
+    if not several and section.precision not in profile.precisions:
+        raise RecipeError(
+            f"target {profile.name} has no precision {section.precision}",
+            f"use --precision auto or one of {', '.join(profile.precisions)}",
+        )
+    chosen = profile.precisions if several else ("fp32", section.precision)
+    return tuple(precision for precision in possible if precision in chosen)
+
+
+def default_row(profile: HardwareProfile) -> Stack:
+    """Return the software release that an export is made for.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if not profile.stack:
+        raise ProfileError(f"profile {profile.name}: has no stack row", "add one under stack:")
+    return next((row for row in profile.stack if row.default), profile.stack[0])
+
+
+def takes_cache(profile: HardwareProfile) -> bool:
+    """Tell whether a target's INT8 is a float file with a calibration cache.
+
+    Up to TensorRT 10 a DLA takes no Q/DQ nodes (TensorRT developer guide, "Working with DLA"); 11
+    has no calibration caches.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if profile.backend != "tensorrt" or profile.device != "DLA":
+        return False
+    return int(default_row(profile).runtime_version.split(".")[0]) < 11
+
+
+def typed_strongly(profile: HardwareProfile) -> bool:
+    """Tell whether what is between Q/DQ nodes has to have its type in the file."""
+    return default_row(profile).typing == "strong" and not takes_cache(profile)
+
+
+def target_opset(profile: HardwareProfile) -> int:
+    """Return the opset to write for a target: the newest that is known to parse there.
+
+    TensorRT 8.6 parses opset 17; before it, HardSwish and LayerNormalization are missing, which
+    opset 13 has neither.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    if profile.backend != "tensorrt":
+        return OPSET
+    row = default_row(profile)
+    version = tuple(int(part) for part in row.runtime_version.split(".")[:2])
+    return 13 if version < (8, 6) else min(OPSET, row.onnx_opset_max)
+
+
+def int8_name(profile: HardwareProfile) -> str:
+    """Return the name of the INT8 file of a target; targets that share one have one name."""
+    scheme = profile.quantization
+    if scheme.scheme == "nncf":
+        return f"int8-nncf-{scheme.activations}.xml"
+    parts = ["int8-qdq", scheme.activations]
+    if scheme.weights == "int8-per-tensor":
+        parts.append("per-tensor")
+    if scheme.reduce_range:
+        parts.append("7bit")
+    if profile.backend == "tensorrt":
+        parts.append("fp16" if typed_strongly(profile) else "fp32")
+        opset = target_opset(profile)
+        parts += [f"op{opset}"] if opset < OPSET else []
+        parts += ["dla"] if profile.device == "DLA" else []
+    return "-".join(parts) + ".onnx"
