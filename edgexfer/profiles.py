@@ -7,7 +7,6 @@ touches a device: the facts of a machine are handed in by whoever read them.
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, nearest
 from edgexfer.core.files import PathLike
 from edgexfer.core.profile import Fact, HardwareProfile, Stack
-from edgexfer.yamlio import dump_yaml, key_lines, line_of, read_yaml, validate
+from edgexfer.yamlio import dump_yaml, json_schema, key_lines, line_of, read_yaml, validate
 
 # Where in the file, what is wrong, and the mend.
 _Fault = tuple[tuple[Any, ...], str, str]
@@ -211,11 +210,7 @@ def to_yaml(profile: HardwareProfile) -> str:
 
 def profile_schema() -> str:
     """Return the JSON Schema of a profile, for editors."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(HardwareProfile).json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(schema, indent=2) + "\n"
+    return json_schema(HardwareProfile)
 
 
 def contradictions(profile: HardwareProfile, stem: str) -> list[_Fault]:

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.files import PathLike
-from edgexfer.yamlio import dump_yaml, key_lines, read_yaml, set_key, validate
+from edgexfer.yamlio import dump_yaml, json_schema, key_lines, read_yaml, set_key, validate
 
 _STRICT = {"extra": "forbid"}
 Positive = Annotated[float, Gt(0)]
@@ -395,8 +395,4 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def recipe_schema() -> str:
     """Return the JSON Schema of a recipe, for editors."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(Recipe).json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(schema, indent=2) + "\n"
+    return json_schema(Recipe)

@@ -192,6 +192,17 @@ def validate(
         raise error(what, "; ".join(hints[:3]) or "give a value of that type") from fault
 
 
+def json_schema(cls: type) -> str:
+    """Return the JSON Schema of a dataclass, for editors."""
+    import json
+
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(cls).json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2) + "\n"
+
+
 def _dumps(value: Any, path: Path, error: type[InputError]) -> str:
     import json
 

@@ -9,16 +9,19 @@ labels exist, ``edgexfer eval RUN --data TARGET`` tells what was gained.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgexfer.core.errors import RecipeError
-from edgexfer.training.objective import Objective, Views
+from edgexfer.models.features import HeadInput
+from edgexfer.training.objective import Objective, Views, labelled_cross_entropy
 from edgexfer.transfer.plan import Plan, Subject
 
 SPLIT = "train+unlabelled"
+Apart = Callable[[Tensor, Tensor], Tensor]
 
 
 def adapt(subject: Subject, objective: Objective, **more: Any) -> Plan:
@@ -44,6 +47,35 @@ def adapt(subject: Subject, objective: Objective, **more: Any) -> Plan:
             "leave out train.mixup and train.cutmix",
         )
     return Plan(objective=objective, split=SPLIT, balanced=True, **more)
+
+
+def align(subject: Subject, weight: float, steepness: float, apart: Apart) -> Plan:
+    """Return the plan of a training that holds the features of both domains together.
+
+    Args:
+        subject: whose data has unlabelled images.
+        weight: of the distance, once it is full.
+        steepness: γ of ``ramp``.
+        apart: the distance of the source's features (n, F), before the head, from the target's
+            (m, F), a scalar.
+
+    Raises:
+        RecipeError: no target is named, or the images of a batch are to be mixed.
+    """
+    train, name = subject.section.train, subject.section.strategy
+    features = HeadInput(subject.built.model)
+
+    def objective(
+        model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        hard = labelled_cross_entropy(model(pixels), targets, train.label_smoothing)
+        found, target = features(), of_target(targets)
+        with without_autocast(found):
+            distance = apart(found[~target], found[target])
+        scale = weight * ramp(views, train.epochs, steepness)
+        return hard + scale * distance, {"hard": hard.detach(), name: distance.detach()}
+
+    return adapt(subject, objective, auxiliary=features, finish=features.close)
 
 
 def of_target(targets: Tensor) -> Tensor:

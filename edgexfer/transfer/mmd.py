@@ -16,15 +16,14 @@ alone. Defaults: w = 1, five kernels, u = -2..2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgexfer.models.features import HeadInput
-from edgexfer.training.objective import Views, labelled_cross_entropy
-from edgexfer.transfer.adaptation import adapt, of_target, ramp, without_autocast
+from edgexfer.transfer.adaptation import align
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
 NEEDS_WEIGHTS = False
@@ -54,20 +53,7 @@ def prepare(subject: Subject) -> Plan:
         RecipeError: no target is named, or the images of a batch are to be mixed.
     """
     options: Options = subject.options
-    train = subject.section.train
-    features = HeadInput(subject.built.model)
-
-    def objective(
-        model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        hard = labelled_cross_entropy(model(pixels), targets, train.label_smoothing)
-        found, target = features(), of_target(targets)
-        with without_autocast(found):
-            apart = mmd(found[~target], found[target], options.kernels)
-        weight = options.weight * ramp(views, train.epochs, options.ramp)
-        return hard + weight * apart, {"hard": hard.detach(), "mmd": apart.detach()}
-
-    return adapt(subject, objective, auxiliary=features, finish=features.close)
+    return align(subject, options.weight, options.ramp, partial(mmd, kernels=options.kernels))
 
 
 def mmd(source: Tensor, target: Tensor, kernels: int) -> Tensor:
