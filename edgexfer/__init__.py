@@ -23,12 +23,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import inspect
 
+    from edgexfer.advise.advice import Wishes
     from edgexfer.api import (
+        advise,
+        audit,
         bench,
         check_data,
+        cluster,
+        compare,
+        curve,
         distill,
         evaluate,
         export,
+        fewshot,
         finetune,
         load_bundle,
         pretrain,
@@ -61,11 +68,18 @@ __all__ = [
     "StudentSection",
     "TeacherSection",
     "TrainSection",
+    "Wishes",
+    "advise",
+    "audit",
     "bench",
     "check_data",
+    "cluster",
+    "compare",
+    "curve",
     "distill",
     "evaluate",
     "export",
+    "fewshot",
     "finetune",
     "load_bundle",
     "load_recipe",
@@ -80,7 +94,12 @@ def __getattr__(name: str) -> Any:
     """Resolve a public name on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'edgexfer' has no attribute {name!r}")
-    room = "edgexfer.recipe" if name[0].isupper() or name == "load_recipe" else "edgexfer.api"
+    if name == "Wishes":
+        room = "edgexfer.advise.advice"
+    elif name[0].isupper() or name == "load_recipe":
+        room = "edgexfer.recipe"
+    else:
+        room = "edgexfer.api"
     return getattr(importlib.import_module(room), name)
 
 

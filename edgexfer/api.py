@@ -26,15 +26,39 @@ from edgexfer.recipe import (
 )
 
 if TYPE_CHECKING:
+    from edgexfer.advise.advice import Advice, Wishes
+    from edgexfer.bench.verdict import Verdict
     from edgexfer.bench.verify import Finding
     from edgexfer.core.bundle import Manifest
     from edgexfer.core.record import Record
     from edgexfer.core.rundir import RunInfo
     from edgexfer.data.audit import Audit
     from edgexfer.distill.sweep import Outcome
+    from edgexfer.export.audit import Audit as GroupAudit
     from edgexfer.export.evaluate import Evaluation
     from edgexfer.export.load import LoadedBundle
     from edgexfer.pipeline import Trip
+    from edgexfer.transfer.cluster import Clustering
+    from edgexfer.transfer.curve import Curve
+    from edgexfer.transfer.fewshot import Shots
+
+
+def advise(data: str | DataSection, wishes: PathLike | Sequence[PathLike] | Wishes = ()) -> Advice:
+    """Say which source, layers, strategy and student to take for images, before any training.
+
+    Args:
+        data: the images to train on, or a whole section.
+        wishes: the sources to compare, each a finished run, ``MODEL=FILE`` or a model with
+            pre-trained weights; or ``Wishes``, which have the target and the students too.
+
+    Returns:
+        What was found; ``recipe`` is what ``run`` takes.
+    """
+    from edgexfer.advise.advice import Wishes
+    from edgexfer.advise.advice import advise as stage
+
+    asked = wishes if isinstance(wishes, Wishes) else Wishes([str(w) for w in _several(wishes)])
+    return stage(_data(data), asked)
 
 
 def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLike) -> RunInfo:
@@ -53,10 +77,31 @@ def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLi
     """
     from edgexfer.transfer.guard import finetune_all, refuse_harm
 
-    section = TeacherSection(ModelSection(teacher)) if isinstance(teacher, str) else teacher
-    info, sweep = finetune_all(_data(data), check_section(section), Path(out))
+    info, sweep = finetune_all(_data(data), _teacher(teacher), Path(out))
     refuse_harm(sweep, out)
     return info
+
+
+def curve(
+    data: str | DataSection,
+    teacher: str | TeacherSection,
+    out: PathLike,
+    *,
+    fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
+    seeds: int = 2,
+) -> Curve:
+    """Fine-tune on growing parts of the images; ``verdict`` says what twice as many would gain.
+
+    Args:
+        data: where the images are, or a whole section.
+        teacher: name of the architecture, or a whole section.
+        out: folder of the runs; those that are done are not made again.
+        fractions: parts of the training images, at least three.
+        seeds: trainings of each part.
+    """
+    from edgexfer.transfer.curve import learning_curve
+
+    return learning_curve(_data(data), _teacher(teacher), out, fractions=fractions, seeds=seeds)
 
 
 def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLike) -> RunInfo:
@@ -72,6 +117,56 @@ def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLik
 
     section = PretrainSection(ModelSection(model)) if isinstance(model, str) else model
     return stage(_data(data), check_section(section), out)
+
+
+def cluster(
+    data: str | DataSection,
+    model: PathLike | ModelSection,
+    out: PathLike,
+    *,
+    clusters: int | None = None,
+    seed: int = 0,
+) -> Clustering:
+    """Sort images without labels into clusters of a model's features.
+
+    Args:
+        data: folder of the images, or a whole section.
+        model: a run, or an architecture with weights as a section.
+        out: folder of the table and the page.
+        clusters: how many; ``None`` takes the number of the best silhouette.
+        seed: of the first centres.
+    """
+    from edgexfer.transfer.cluster import cluster as stage
+
+    return stage(_data(data), _model(model), out, clusters=clusters, seed=seed)
+
+
+def fewshot(
+    data: str | DataSection,
+    model: PathLike | ModelSection,
+    *,
+    shots: Sequence[int] = (1, 5, 10),
+    episodes: int = 100,
+    ways: int | None = None,
+    seed: int = 0,
+) -> tuple[Shots, ...]:
+    """Measure, without training, how far a few images of each class would get.
+
+    Args:
+        data: where the images are, or a whole section.
+        model: a run, or an architecture with weights as a section.
+        shots: training images of each class.
+        episodes: draws that are averaged.
+        ways: classes of an episode; ``None`` takes all.
+        seed: of all draws.
+
+    Returns:
+        One row for each of ``shots``.
+    """
+    from edgexfer.transfer.fewshot import Protocol, few_shot
+
+    protocol = Protocol(tuple(shots), episodes, ways, seed)
+    return few_shot(_data(data), _model(model), protocol)
 
 
 def distill(
@@ -96,8 +191,7 @@ def distill(
     from edgexfer.distill.sweep import distill_all
 
     section = StudentSection(ModelSection(student)) if isinstance(student, str) else student
-    teachers = (teacher,) if isinstance(teacher, (str, os.PathLike)) else tuple(teacher)
-    return distill_all(_data(data), teachers, check_section(section), Path(out))
+    return distill_all(_data(data), _several(teacher), check_section(section), Path(out))
 
 
 def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[Evaluation]:
@@ -112,22 +206,52 @@ def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[E
     return stage(Path(subject), None if data is None else _data(data))
 
 
-def export(run: PathLike, targets: str | Sequence[str] | ExportSection, out: PathLike) -> Manifest:
+def audit(
+    subjects: PathLike | Sequence[PathLike],
+    data: str | DataSection | None = None,
+    by: Sequence[str] = (),
+) -> GroupAudit:
+    """Measure accuracy by class and subgroup, and who loses from the first model to the others.
+
+    Args:
+        subjects: runs or bundles; the first is the reference.
+        data: where the images are; ``None`` takes what the first, a run, was trained on.
+        by: further divisions: ``folder:N`` or ``FILE.csv:COLUMN``.
+    """
+    from edgexfer.export.audit import audit as stage
+
+    places = [Path(subject) for subject in _several(subjects)]
+    return stage(places, None if data is None else _data(data), by)
+
+
+def export(
+    run: PathLike,
+    targets: str | Sequence[str] | ExportSection,
+    out: PathLike,
+    *,
+    on: str = "local",
+    remote_python: str = "python3",
+) -> Manifest:
     """Export a run for targets into a sealed bundle, every hop checked.
 
     Args:
         run: a finished run.
         targets: profiles by name, alias or path, or a whole section.
         out: the bundle's folder.
+        on: ``ssh:HOST`` is a board that is the other targets and times theirs.
+        remote_python: the board's Python, such as ``~/venv/bin/python``.
     """
     from edgexfer.core.progress import Progress
+    from edgexfer.export.measure import board_of
     from edgexfer.export.stage import export as stage
+    from edgexfer.remote.fleet import fleet_of
 
     if isinstance(targets, ExportSection):
         section = targets
     else:
         section = ExportSection((targets,) if isinstance(targets, str) else tuple(targets))
-    return stage(Path(run), check_section(section), Path(out), progress=Progress)
+    board = board_of(fleet_of(on, remote_python))
+    return stage(Path(run), check_section(section), Path(out), progress=Progress, board=board)
 
 
 def bench(
@@ -136,42 +260,79 @@ def bench(
     *,
     targets: Sequence[str] | None = None,
     section: BenchSection | None = None,
+    on: str = "local",
+    remote_python: str = "python3",
 ) -> list[Record]:
-    """Measure a bundle's artefacts on this machine, each in fresh processes.
+    """Measure a bundle's artefacts on one machine or several, each in fresh processes.
 
     Args:
         bundle: a sealed bundle.
-        out: folder for the records, one JSON file per artefact.
-        targets: profiles; ``None`` takes all that are meant for a machine like this one.
+        out: folder for the records, one JSON file per artefact and machine.
+        targets: profiles; ``None`` takes all that are meant for a machine of its kind.
         section: how long and how often.
+        on: ``local`` and ``ssh:HOST``, with commas between them; several work side by side.
+        remote_python: the boards' Python, such as ``~/venv/bin/python``.
     """
     from edgexfer.core.progress import Progress
     from edgexfer.core.record import read_record
-    from edgexfer.remote.bench import How, bench_bundles
+    from edgexfer.remote.bench import How
+    from edgexfer.remote.fleet import bench_on, fleet_of
 
     how = How(targets, check_section(section or BenchSection()), Progress)
-    paths = bench_bundles([Path(bundle)], Path(out), how)
+    paths = bench_on([Path(bundle)], Path(out), how, fleet_of(on, remote_python))
     return [read_record(path) for path in paths]
 
 
-def verify(bundle: PathLike) -> list[Finding]:
-    """Check a bundle's hashes, preprocess and golden outputs on this machine.
+def compare(
+    first: PathLike | Record,
+    second: PathLike | Record,
+    *,
+    delta_pct: float = 2.0,
+    delta_pt: float = 0.5,
+    across: Sequence[str] = (),
+) -> Verdict:
+    """Say of each metric whether the second record is faster, slower, the same or inconclusive.
+
+    Args:
+        first: a record, or its file; the yardstick.
+        second: likewise; what is judged.
+        delta_pct: changes of time up to so many percent are the same.
+        delta_pt: changes of accuracy up to so many points are the same.
+        across: what differs on purpose, such as ``precision``.
+    """
+    from edgexfer.bench.verdict import Delta
+    from edgexfer.bench.verdict import compare as stage
+    from edgexfer.core.record import Record, read_record
+
+    one, other = (r if isinstance(r, Record) else read_record(r) for r in (first, second))
+    return stage(one, other, Delta(delta_pct, delta_pt), across)
+
+
+def verify(bundle: PathLike, *, on: str = "local", remote_python: str = "python3") -> list[Finding]:
+    """Check a bundle's hashes, preprocess and golden outputs on one machine.
+
+    Args:
+        bundle: a sealed bundle.
+        on: ``local`` or ``ssh:HOST``.
+        remote_python: the board's Python, such as ``~/venv/bin/python``.
 
     Returns:
         One finding per check; ``status`` is ``ok``, ``failed`` or ``skipped``.
     """
+    from edgexfer.remote.fleet import fleet_of
     from edgexfer.remote.verify import verify as stage
 
-    return stage(Path(bundle))
+    fleet = fleet_of(on, remote_python)
+    return stage(Path(bundle), transport=fleet.reach(fleet.only))
 
 
 def check_data(data: str | DataSection) -> Audit:
     """Look at a data set before training on it; ``clean`` says whether anything would spoil one."""
     from edgexfer.core.progress import Progress
-    from edgexfer.data.audit import audit
+    from edgexfer.data.audit import audit as stage
 
     how = _data(data)
-    return audit(how.path, val=how.val, test=how.test, split_seed=how.split_seed, progress=Progress)
+    return stage(how.path, val=how.val, test=how.test, split_seed=how.split_seed, progress=Progress)
 
 
 def report(inputs: Sequence[PathLike], out: PathLike = "report.html") -> Path:
@@ -203,3 +364,19 @@ def load_bundle(path: PathLike) -> LoadedBundle:
 
 def _data(data: str | DataSection) -> DataSection:
     return check_section(DataSection(data) if isinstance(data, str) else data)
+
+
+def _teacher(teacher: str | TeacherSection) -> TeacherSection:
+    return check_section(
+        TeacherSection(ModelSection(teacher)) if isinstance(teacher, str) else teacher
+    )
+
+
+def _model(model: PathLike | ModelSection) -> ModelSection:
+    return check_section(
+        model if isinstance(model, ModelSection) else ModelSection(os.fspath(model))
+    )
+
+
+def _several(given: PathLike | Sequence[PathLike]) -> tuple[PathLike, ...]:
+    return (given,) if isinstance(given, (str, os.PathLike)) else tuple(given)

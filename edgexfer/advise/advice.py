@@ -26,10 +26,10 @@ from edgexfer.advise.students import (
     rank_students,
 )
 from edgexfer.core.errors import InputError
-from edgexfer.core.profile import HardwareProfile
 from edgexfer.data.dataset import Dataset
 from edgexfer.data.sides import SMALL_PX as SIDE_PX
 from edgexfer.data.sides import median_side
+from edgexfer.profiles import find_profile
 from edgexfer.recipe import (
     DataSection,
     ExportSection,
@@ -54,7 +54,7 @@ class Wishes:
         images: training images to look at, at most.
         size: of the input in pixels, for pre-trained weights; ``None`` takes each model's own.
         students: candidates; empty for some that suit the images.
-        target: where the student is to run.
+        target: where the student is to run: a profile by name, alias or path.
         fleet: a machine of that kind, to measure on.
     """
 
@@ -63,7 +63,7 @@ class Wishes:
     images: int = 1000
     size: int | None = None
     students: Sequence[str] = ()
-    target: HardwareProfile | None = None
+    target: str | None = None
     fleet: Fleet | None = None
 
 
@@ -114,8 +114,12 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
         DataError: the images are unusable.
         RunError, ModelError, MachineError: a source cannot be opened.
         InputError: a source is named twice, or pictures of a source without a source.
+        ProfileError: the target is unknown.
     """
     _refuse(wishes)
+    profile = None if wishes.target is None else find_profile(wishes.target)
+    if profile is not None:
+        check_fleet(profile, wishes.fleet)
     dataset = open_data(data)
     train = dataset.splits["train"]
 
@@ -141,10 +145,10 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     size = _size(dataset, source, wishes)
     names = tuple(wishes.students) or (SMALL if size <= SMALL_PX else LARGE)
     students: tuple[Student, ...] = ()
-    if wishes.target is not None:
+    if profile is not None:
         with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
             candidates = make_candidates(names, len(dataset.classes), size, Path(scratch))
-            students = rank_students(candidates, wishes.target, wishes.fleet)
+            students = rank_students(candidates, profile, wishes.fleet)
 
     # 4. The recipe, and what all this cannot know.
     student = students[0].name if students else names[0]
@@ -185,9 +189,7 @@ def _refuse(wishes: Wishes) -> None:
         )
     if wishes.students and wishes.target is None:
         raise InputError("--students is given, but no target to rank them for", "add --target")
-    if wishes.target is not None:
-        check_fleet(wishes.target, wishes.fleet)
-    elif wishes.fleet is not None:
+    if wishes.fleet is not None and wishes.target is None:
         raise InputError("--on is given, but no target to measure students for", "add --target")
 
 
@@ -233,7 +235,7 @@ def _recipe(
     students = replace(views, epochs=60, batch_size=64, lr=2e-3)
     export = ExportSection()
     if wishes.target is not None:
-        export = replace(export, targets=(wishes.target.name,))
+        export = replace(export, targets=(wishes.target,))
     return Recipe(
         name=Path(data.path.rpartition(":")[2]).name.split(".")[0] or "advice",
         data=data,

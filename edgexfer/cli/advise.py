@@ -80,7 +80,6 @@ def command(
     from edgexfer.cli.advised import advice_lines
     from edgexfer.core.codec import encode
     from edgexfer.core.errors import RecipeError
-    from edgexfer.profiles import find_profile
 
     if out is not None and out.suffix not in (".yaml", ".yml"):
         raise RecipeError(f"{out}: is no name of a recipe", "let --out end in .yaml")
@@ -90,7 +89,7 @@ def command(
         images=given.pop("images"),
         size=given.pop("size"),
         students=_names(given.pop("students")),
-        target=_profile(given.pop("target"), find_profile),
+        target=given.pop("target"),
         fleet=_fleet(given.pop("on")),
     )
     found = advise(make_section(DataSection, given, path=path), wishes)
@@ -129,10 +128,6 @@ def _write(found: Advice, out: Path) -> tuple[Path, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _profile(name: str | None, find: Any) -> Any:
-    return None if name is None else find(name)
 
 
 def _fleet(on: str | None) -> Any:

@@ -15,7 +15,6 @@ from edgexfer.advise.sheet import write_sheet
 from edgexfer.cli import run
 from edgexfer.core.errors import InputError
 from edgexfer.data.dataset import Split
-from edgexfer.profiles import find_profile
 from edgexfer.recipe import DataSection, load_recipe
 from edgexfer.remote.fleet import Fleet
 from tests.pictures import write_folder
@@ -67,7 +66,7 @@ def test_without_a_source_it_starts_from_scratch(data: DataSection) -> None:
         (Wishes(source_pictures="x"), "--source-data is given", "add --source or --models"),
         (Wishes(students=("resnet8",)), "--students is given", "add --target"),
         (Wishes(fleet=Fleet()), "--on is given", "add --target"),
-        (Wishes(target=find_profile("jetson"), fleet=Fleet()), "not with tensorrt", "leave out"),
+        (Wishes(target="jetson", fleet=Fleet()), "not with tensorrt", "leave out"),
     ],
 )
 def test_wishes_that_contradict_each_other(
