@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 )
 @section_options(BenchSection)
 @gate_options
-@machine_options
+@machine_options("work side by side")
 @json_option
 def command(
     bundle: Path,

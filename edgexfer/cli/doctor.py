@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @click.option("--target", help="The board's profile, for its runtime.  [default: rpi5-onnxruntime]")
-@machine_options
+@machine_options()
 @json_option
 def command(target: str | None, as_json: bool, **given: Any) -> int:
     """Say what works on this machine or a board; exit 3 where something needed is missing.

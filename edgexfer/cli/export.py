@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.machines import machine_of, machine_options
+from edgexfer.cli.machines import fleet_of, machine_options
 from edgexfer.cli.options import (
     beside,
     json_option,
@@ -32,7 +32,7 @@ from edgexfer.recipe import ExportSection
     is_flag=True,
     help="Say what INT8 does to each layer, as a table and in OUT.explain/, also where it fails.",
 )
-@machine_options
+@machine_options()
 @json_option
 def command(
     run: Path, target: str, out: Path | None, explain: bool, as_json: bool, **given: Any
@@ -56,11 +56,10 @@ def command(
     from edgexfer.cli.show import show_manifest
     from edgexfer.core.progress import Progress
     from edgexfer.export.explain import explanation_folder, read_explanations, to_text
-    from edgexfer.export.measure import Board
+    from edgexfer.export.measure import board_of
     from edgexfer.export.stage import export
 
-    machine, reach = machine_of(given)
-    board = Board(str(machine), reach) if machine.host else None
+    board = board_of(fleet_of(given))
     section = make_section(ExportSection, given, targets=split_targets(target))
     place = out or beside(run, "-bundle")
     try:

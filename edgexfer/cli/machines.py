@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def machine_options(function: F) -> F:
-    """Add the options that say where the work is done."""
+def machine_options(several: str = "") -> Callable[[F], F]:
+    """Return a decorator that adds the options that say where the work is done.
+
+    Args:
+        several: what several machines do, for the help; empty for a verb that takes one.
+    """
+    more = f"; several {several}" if several else ""
     options = (
         click.option(
             "--on",
             default="local",
-            metavar="MACHINE[,MACHINE]",
-            help="ssh:HOST as your ssh knows it, or local; several work side by side."
-            "  [default: local]",
+            metavar="MACHINE[,MACHINE]" if several else "MACHINE",
+            help=f"ssh:HOST as your ssh knows it, or local{more}.  [default: local]",
         ),
         click.option(
             "--remote-python",
@@ -33,9 +37,13 @@ def machine_options(function: F) -> F:
         ),
         click.option("--wait", is_flag=True, help="Wait for a board that somebody measures on."),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def fleet_of(given: dict[str, Any]) -> Fleet:
@@ -47,25 +55,22 @@ def fleet_of(given: dict[str, Any]) -> Fleet:
     Raises:
         InputError: they name none, or something that is none.
     """
-    from edgexfer.remote.address import check_python, parse_addresses
-    from edgexfer.remote.fleet import Fleet
-    from edgexfer.remote.link import Options
+    from edgexfer.remote import fleet
 
-    python = check_python(given["remote_python"] or "python3")
-    options = Options(python=python, wait=given["wait"])
-    return Fleet(parse_addresses(given["on"]), options, lambda text: click.echo(text, err=True))
+    python = given["remote_python"] or "python3"
+    return fleet.fleet_of(given["on"], python, wait=given["wait"], say=_say)
+
+
+def _say(text: str) -> None:
+    """Tell on stderr what a machine has to say meanwhile."""
+    click.echo(text, err=True)
 
 
 def machine_of(given: dict[str, Any]) -> tuple[Address, Callable[[Path], Transport]]:
     """Return the one machine that the options name, and what makes the way to it.
 
     Raises:
-        InputError: as ``fleet_of``.
-        UsageError: they name several.
+        InputError: as ``fleet_of``, or they name several.
     """
     fleet = fleet_of(given)
-    if len(fleet.machines) > 1:
-        context = click.get_current_context()
-        raise click.UsageError("--on names several machines, and one can be asked", context)
-    [machine] = fleet.machines
-    return machine, fleet.reach(machine)
+    return fleet.only, fleet.reach(fleet.only)

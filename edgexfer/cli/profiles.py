@@ -90,7 +90,7 @@ def check(file: Path) -> None:
 @command.command("probe")
 @click.option("--backend", default="onnxruntime", show_default=True, help="The runtime to use.")
 @click.option("--name", help="Name of the profile.  [default: the machine's]")
-@machine_options
+@machine_options()
 def probe_(backend: str, name: str | None, **given: Any) -> None:
     """Print a profile of this machine or a board, every fact measured there.
 

@@ -13,7 +13,7 @@ from edgexfer.cli.options import json_option
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@machine_options
+@machine_options("check one after another")
 @json_option
 def command(bundle: Path, as_json: bool, **given: Any) -> int:
     """Check hashes, preprocess and golden outputs on a machine; exit 1 if an artefact differs.

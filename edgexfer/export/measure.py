@@ -23,6 +23,7 @@ from edgexfer.core.stats import median
 from edgexfer.export.choose import RESTLESS, Measurement
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.bench import How, bench_bundles
+from edgexfer.remote.fleet import Fleet
 from edgexfer.remote.probe import ask_facts
 from edgexfer.remote.transport import Local, Transport
 
@@ -44,6 +45,16 @@ class Board:
 
     name: str
     reach: Callable[[Path], Transport]
+
+
+def board_of(fleet: Fleet) -> Board | None:
+    """Return the one machine of a fleet as a board; ``None`` for this machine.
+
+    Raises:
+        InputError: it has several.
+    """
+    machine = fleet.only
+    return Board(str(machine), fleet.reach(machine)) if machine.host else None
 
 
 def elsewhere(profile: HardwareProfile) -> str | None:

@@ -15,10 +15,10 @@ from pathlib import Path
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Failure, Job, Result
 from edgexfer.bench.suite import run_suite
-from edgexfer.core.errors import EdgexferError, Interrupted
+from edgexfer.core.errors import EdgexferError, InputError, Interrupted
 from edgexfer.core.files import make_dir
 from edgexfer.core.record import write_record
-from edgexfer.remote.address import Address
+from edgexfer.remote.address import Address, check_python, parse_addresses
 from edgexfer.remote.bench import (
     How,
     bench_bundles,
@@ -48,11 +48,39 @@ class Fleet:
     options: Options = field(default_factory=Options)
     say: Say | None = None
 
+    @property
+    def only(self) -> Address:
+        """The one machine, for work that takes no more.
+
+        Raises:
+            InputError: there are several.
+        """
+        if len(self.machines) > 1:
+            raise InputError("--on names several machines, and one can be asked", "name one")
+        return self.machines[0]
+
     def reach(self, machine: Address) -> Callable[[Path], Transport]:
         """Return what makes the way to one machine, given a folder for scratch files."""
         if not machine.host:
             return Local
         return lambda scratch: Ssh(machine, scratch, self.options, self.say)
+
+
+def fleet_of(
+    on: str, python: str = "python3", *, wait: bool = False, say: Say | None = None
+) -> Fleet:
+    """Return the machines that a text names, as ``--on`` takes it.
+
+    Args:
+        on: ``local`` and ``ssh:HOST``, with commas between them.
+        python: the boards' interpreter.
+        wait: whether to wait for a board that somebody else measures on.
+        say: see ``Fleet``.
+
+    Raises:
+        InputError: they name none, or something that is none.
+    """
+    return Fleet(parse_addresses(on), Options(python=check_python(python), wait=wait), say)
 
 
 def bench_on(bundles: Sequence[Path], out: Path, how: How, fleet: Fleet) -> list[Path]:

@@ -58,6 +58,25 @@ def test_every_option_is_explained() -> None:
     assert seen > 60
 
 
+def _on(*words: str) -> click.Option:
+    command: click.Command | None = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(cli), word)
+    assert command is not None
+    [found] = [o for o in command.params if isinstance(o, click.Option) and o.name == "on"]
+    return found
+
+
+def test_only_verbs_that_take_several_machines_say_so() -> None:
+    for words in (("export",), ("doctor",), ("profiles", "probe")):
+        assert _on(*words).metavar == "MACHINE"
+        assert "several" not in (_on(*words).help or "")
+    for verb, what in (("bench", "work side by side"), ("verify", "check one after another")):
+        assert _on(verb).metavar == "MACHINE[,MACHINE]"
+        assert f"; several {what}." in (_on(verb).help or "")
+
+
 def test_no_words_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     assert "Start here:" in capsys.readouterr().out

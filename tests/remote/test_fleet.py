@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import edgexfer
 from edgexfer.cli import run
 from edgexfer.core.bundle import verify_files
+from edgexfer.core.errors import InputError
 from edgexfer.core.record import read_record
 from edgexfer.export.measure import BRIEF
 from edgexfer.profiles import check_profile
-from edgexfer.recipe import BenchSection
+from edgexfer.recipe import BenchSection, ExportSection
 from edgexfer.remote.bench import UNFINISHED
 from tests.bundles import make_bundle
 from tests.export.digits import digits_run
@@ -64,6 +66,23 @@ def test_a_bundle_is_benched_and_verified_on_a_board(
     capsys.readouterr()
     assert run(["verify", str(bundle), "--on", "ssh:bench-board"]) == 0
     assert "golden outputs: equal to the bit" in capsys.readouterr().out
+    assert on_path.leftovers() == []
+
+
+def test_the_api_reaches_a_board_as_the_verbs_do(
+    on_path: Board, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    out = tmp_path / "out"
+    [record] = edgexfer.bench(bundle, out, section=ONCE, on="ssh:bench-board")
+    assert record.device["on"] == "ssh:bench-board"
+    assert {f.status for f in edgexfer.verify(bundle, on="ssh:bench-board")} == {"ok"}
+    with pytest.raises(InputError, match="names several machines"):
+        edgexfer.verify(bundle, on="ssh:bench-board,local")
+    run_folder = digits_run(tmp_path_factory.getbasetemp())
+    chosen = ExportSection(("rpi5",), precision="int8")
+    with pytest.raises(InputError, match="nothing is to be measured on ssh:bench-board"):
+        edgexfer.export(run_folder, chosen, tmp_path / "new", on="ssh:bench-board")
     assert on_path.leftovers() == []
 
 
