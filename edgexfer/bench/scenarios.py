@@ -7,6 +7,9 @@
 - ``server``: queries arrive at random (Poisson); which rate keeps a bound of latency?
 - ``sustained``: ``single_stream`` for so long that a machine without a fan slows down.
 
+The reference kernel is timed between blocks of the first two alone: its work would be counted into
+a rate or an energy, and in ``sustained`` a machine that is hot is as slow for it as a busy one.
+
 What the figures are of these samples is worked out in ``analyse``.
 """
 
@@ -92,7 +95,7 @@ def run_scenario(
         lanes: calls that may be made at the same time, each from one thread.
         inputs: what they are called with, in turn.
         pace_ns: how long one call takes about, from the warm-up.
-        reference: times the reference kernel.
+        reference: times the reference kernel, where the scenario takes it.
     """
     if ask.scenario == "offline":
         return _offline(ask, lanes, inputs, pace_ns)
@@ -102,8 +105,9 @@ def run_scenario(
         return _multi_stream(ask, lanes, inputs, pace_ns, reference)
     limits = Limits(ask.samples, ask.seconds, pace_ns)
     if ask.scenario == "sustained":
-        limits = replace(limits, most=None)
-    series = measure(lanes[0], inputs, limits, ask.seed, reference)
+        series = measure(lanes[0], inputs, replace(limits, most=None), ask.seed)
+    else:
+        series = measure(lanes[0], inputs, limits, ask.seed, reference)
     return Measured(series, kept=series.kept)
 
 

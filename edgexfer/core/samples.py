@@ -130,7 +130,8 @@ class ProcessRun:
             empty where the runtime cannot tell.
         issued_ns: when each query of ``infer_ns`` was issued, from the start of the measured part.
         kept_every: that each so many-th sample is in ``infer_ns``; 1 for all.
-        references: the reference kernel between blocks of ``infer_ns``.
+        references: the reference kernel between blocks of ``infer_ns``; empty where its energy
+            would be counted in, in ``sustained``.
         decode_ns: encoded bytes to pixels of their own size, for images of the bundle; empty where
             it could not be measured, with the reason in the record's ``absent``.
         resize_ns: those to the model's geometry; likewise.

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from edgexfer.bench import latency
 from edgexfer.bench.power import Part, choose_rails, energy
+from edgexfer.bench.scenarios import Ask, run_scenario
 from edgexfer.core.samples import Sensors
 
 PERIOD_S = 0.25
@@ -54,6 +56,52 @@ def test_known_power_gives_known_energy() -> None:
     assert found.updates >= 200
     assert found.u95_pct is not None
     assert 0 < found.u95_pct < 2
+
+
+class _Machine:
+    """A clock and a counter of energy that move on only by what is done: all truth is known."""
+
+    def __init__(self) -> None:
+        self.now_ns, self.used_uj = 0, 0.0
+        self.readings: list[tuple[int, float]] = []
+
+    def spend(self, ms: int, mw: float) -> None:
+        """Draw so much for so long, and read the counter every quarter of a second."""
+        for _ in range(ms):
+            if self.now_ns % 250_000_000 == 0:
+                self.readings.append((self.now_ns, self.used_uj))
+            self.now_ns += 1_000_000
+            self.used_uj += mw
+
+    def infer(self, feed: int) -> int:
+        self.spend(8, 12_000)
+        return feed
+
+    def kernel(self) -> int:
+        self.spend(25, 30_000)
+        return 25_000_000
+
+
+@pytest.mark.parametrize("scenario", ["sustained", "offline"])
+def test_an_inference_s_energy_is_that_of_inferences_alone(
+    scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _Machine()
+    monkeypatch.setattr(latency, "_now", lambda: machine.now_ns)
+    machine.spend(30_000, 5_000)
+    start = machine.now_ns
+    ask = Ask(scenario, samples=1, seconds=60.0, batch=1, bound_ns=None, seed=0)
+    found = run_scenario(ask, [machine.infer], [0, 1], 8e6, machine.kernel)
+    measured_ns = machine.now_ns - start
+    machine.spend(30_001, 5_000)
+    count = found.bulk.samples if found.bulk else len(found.series.infer_ns)
+    times, counted = zip(*((at - start, value) for at, value in machine.readings), strict=True)
+    sensors = Sensors(250_000_000, times, {"rapl:package-0_uj": counted})
+    told, reason = energy([Part(sensors, measured_ns, count)])
+    assert told is not None, reason
+    assert told.gross_mj == pytest.approx(12_000 * 0.008, rel=1e-3)
+    assert told.net_mj == pytest.approx(7_000 * 0.008, rel=1e-3)
+    assert told.idle_mw == pytest.approx(5_000, rel=1e-3)
 
 
 def test_a_counter_gives_the_same_as_power_does() -> None:
