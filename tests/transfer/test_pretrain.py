@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,12 +20,13 @@ from edgexfer.core.errors import DataError, RecipeError, TrainingError
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.data.simclr import two_views
 from edgexfer.models.head import backbone_parameters
-from edgexfer.recipe import DataSection, ModelSection
+from edgexfer.recipe import DataSection, ModelSection, PretrainSection
 from edgexfer.training.objective import Views
 from edgexfer.training.stage import build_model
 from edgexfer.transfer import pretrain as stage
 from edgexfer.transfer.pretrain import nt_xent, pretrain, simclr
 from tests.pictures import picture
+from tests.training.test_resume import start
 from tests.transfer.contrast_worker import SECTION, TRAIN
 
 pytestmark = pytest.mark.torch
@@ -43,11 +45,6 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "weights.safetensors")
-
-
-def same(first: Path, second: Path) -> bool:
-    mine, others = weights(first), weights(second)
-    return mine.keys() == others.keys() and all(t.equal(others[n]) for n, t in mine.items())
 
 
 @pytest.fixture(scope="module")
@@ -81,26 +78,35 @@ def test_the_weights_are_to_start_from(whole: tuple[Path, RunInfo]) -> None:
     assert not start.model.state_dict()["conv1.weight"].equal(random["conv1.weight"])
 
 
-def test_a_training_that_broke_off_ends_with_the_same_bits(
-    camera: DataSection,
-    whole: tuple[Path, RunInfo],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def train_until_killed(
+    camera: DataSection, section: PretrainSection, out: Path, steps: int
 ) -> None:
-    out = tmp_path / "run"
-    often = replace(SECTION, train=replace(TRAIN, checkpoint_s=1e-6))
+    """Die without a word in the step after so many."""
+    torch.set_num_threads(1)
     calls = iter(range(100))
 
-    def breaking(*args: Any) -> Any:
-        if next(calls) == 3:
-            raise ZeroDivisionError
+    def dying(*args: Any) -> Any:
+        if next(calls) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
         return two_views(*args)
 
-    monkeypatch.setattr(stage, "two_views", breaking)
-    with pytest.raises(ZeroDivisionError):
-        pretrain(camera, often, out)
-    assert pretrain(camera, often, out).result["fit"]["resumed_from"] == 3
-    assert same(out, whole[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "two_views", dying)
+        pretrain(camera, section, out)
+
+
+@pytest.mark.parametrize("steps", [2, 3], ids=("after an epoch", "within an epoch"))
+def test_a_killed_training_ends_with_the_same_bits(
+    camera: DataSection, whole: tuple[Path, RunInfo], tmp_path: Path, steps: int
+) -> None:
+    out = tmp_path / "run"
+    often = replace(SECTION, train=replace(TRAIN, checkpoint_s=1e-9))
+    child = start(train_until_killed, camera, often, out, steps)
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    again = pretrain(camera, often, out).result
+    assert again["fit"]["resumed_from"] == steps
+    assert again["weights_sha256"] == whole[1].result["weights_sha256"]
 
 
 @pytest.mark.slow
