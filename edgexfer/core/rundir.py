@@ -124,12 +124,19 @@ class RunDir:
             self._lock = None
 
 
-def open_run(path: PathLike, wanted: RunInfo, *, leader: bool = True) -> RunDir:
+def open_run(
+    path: PathLike,
+    wanted: RunInfo,
+    *,
+    leader: bool = True,
+    defaults: Optional[Dict[str, Any]] = None,
+) -> RunDir:
     """Create a run folder, or take up the one that is there.
 
     Args:
         path: the folder.
         wanted: what the run is to be; kind, config, data and parents must match an existing one.
+        defaults: of the config; settings that the release which began the run did not know yet.
         leader: ``False`` for the other processes of one distributed training, which never write.
 
     Raises:
@@ -146,7 +153,7 @@ def open_run(path: PathLike, wanted: RunInfo, *, leader: bool = True) -> RunDir:
     try:
         if (place / INFO).exists():
             found = read_run(place)
-            _refuse_changes(place, found, wanted)
+            _refuse_changes(place, found, wanted, defaults or {})
             run = RunDir(place, found, lock)
             if found.status not in ("done", "running"):
                 run.set(status="running")
@@ -223,10 +230,10 @@ def differences(old: Any, new: Any, key: str = "") -> List[str]:
     return [] if old == new else [f"{key}: {old!r} -> {new!r}"]
 
 
-def _refuse_changes(place: Path, found: RunInfo, wanted: RunInfo) -> None:
+def _refuse_changes(place: Path, found: RunInfo, wanted: RunInfo, defaults: Dict[str, Any]) -> None:
     if found.kind != wanted.kind:
         raise RunError(f"{place}: is a {found.kind} run, not {wanted.kind}", "choose another --out")
-    changes = differences(found.config, encode(wanted.config))
+    changes = differences(_filled(found.config, defaults), encode(wanted.config))
     changes += differences(found.parents, wanted.parents, "made from")
     if found.data_fingerprint != wanted.data_fingerprint:
         changes.append("data: the images, labels or splits have changed")
@@ -236,6 +243,15 @@ def _refuse_changes(place: Path, found: RunInfo, wanted: RunInfo) -> None:
             f"{place}: was begun with other settings: {'; '.join(changes[:3])}{more}",
             "choose another --out, or go back to the old settings",
         )
+
+
+def _filled(config: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any]:
+    """Return a config with the defaults of what it does not name, in nested sections too."""
+    found = {**defaults, **config}
+    for name, inner in defaults.items():
+        if isinstance(inner, dict) and isinstance(found[name], dict):
+            found[name] = _filled(found[name], inner)
+    return found
 
 
 def _foreign(place: Path) -> bool:

@@ -249,7 +249,15 @@ def open_training(
         made_from,
         {**lineage(), "seed": train["seed"]},
     )
-    return open_run(out, wanted, leader=world().rank == 0)
+    return open_run(out, wanted, leader=world().rank == 0, defaults=_defaults())
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the settings of a stage as they are where nothing is said, encoded."""
+    sections = {"train": TrainSection(), "model": ModelSection("")}
+    found: dict[str, Any] = encode(sections)
+    del found["train"]["checkpoint_s"]
+    return found
 
 
 def finish(

@@ -50,6 +50,19 @@ def test_the_same_settings_take_the_run_up_again(tmp_path: Path) -> None:
         assert again.info.created_utc == stamp
 
 
+def test_a_setting_that_the_run_did_not_know_yet_is_its_default(tmp_path: Path) -> None:
+    defaults = {"train": {"epochs": 1, "balance": "fixed"}, "model": {"size": None}}
+    config = {"train": {**WANTED.config["train"], "balance": "fixed"}, "model": {"size": None}}
+    later = replace(WANTED, config=config)
+    open_run(tmp_path, WANTED).close()
+    open_run(tmp_path, later, defaults=defaults).close()
+    with pytest.raises(RunError, match=r"train.balance: None -> 'fixed'"):
+        open_run(tmp_path, later)
+    config["train"]["balance"] = "pcgrad"
+    with pytest.raises(RunError, match=r"train.balance: 'fixed' -> 'pcgrad'"):
+        open_run(tmp_path, later, defaults=defaults)
+
+
 @pytest.mark.parametrize(
     ("change", "what", "fix"),
     [

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from edgexfer.core.rundir import RunDir
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import RunError
+from edgexfer.core.files import read_json, write_json
+from edgexfer.core.rundir import INFO, RunDir
 from edgexfer.models.freeze import freeze_backbone
-from edgexfer.recipe import DataSection, ModelSection, TrainSection
+from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.stage import (
     build_model,
@@ -17,6 +20,7 @@ from edgexfer.training.stage import (
     make_feed,
     make_job,
     open_data,
+    open_training,
     train_along,
 )
 from tests.pictures import write_folder
@@ -36,6 +40,27 @@ def test_the_feed_is_the_one_that_the_sections_describe(tmp_path: Path) -> None:
     assert feed.identity()["view_seed"] == 4
     for mixed in (TrainSection(mixup=0.1), TrainSection(cutmix=0.1)):
         assert make_feed(data, dataset, preprocess, mixed).mixes
+
+
+def test_a_run_of_an_older_release_goes_on_with_the_defaults_of_newer_settings(
+    tmp_path: Path,
+) -> None:
+    data = DataSection(str(write_folder(tmp_path / "pictures")))
+    section = TeacherSection(ModelSection("resnet8", size=16))
+
+    def reopen() -> None:
+        open_training("finetune", tmp_path / "run", encode(section), data, open_data(data)).close()
+
+    reopen()
+    place = tmp_path / "run" / INFO
+    saved = read_json(place)
+    del saved["config"]["train"]["views"], saved["config"]["model"]["options"]
+    write_json(place, saved)
+    reopen()
+    saved["config"]["train"]["epochs"] = 77
+    write_json(place, saved)
+    with pytest.raises(RunError, match="train.epochs: 77"):
+        reopen()
 
 
 def test_a_job_trains_what_is_not_frozen(run: RunDir, tmp_path: Path) -> None:
