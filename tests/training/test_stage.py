@@ -59,7 +59,7 @@ def test_a_run_of_an_older_release_goes_on_with_the_defaults_of_newer_settings(
     reopen()
     saved["config"]["train"]["epochs"] = 77
     write_json(place, saved)
-    with pytest.raises(RunError, match="train.epochs: 77"):
+    with pytest.raises(RunError, match=r"train\.epochs: 77"):
         reopen()
 
 
