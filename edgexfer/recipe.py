@@ -151,7 +151,7 @@ class ModelSection:
         name: a timm name, or one of edgexfer's own: ``resnet8``, ``resnet8x4``, ``resnet20``,
             ``resnet32x4``, ``resnet56``, ...
         size: height and width of the input in pixels; unset takes the architecture's own.
-        weights: a safetensors file or timm checkpoint to start from; unset for none.
+        weights: a finished run, safetensors file or timm checkpoint to start from; unset for none.
         pretrained: fetch timm's weights from its hub.
         options: further keyword arguments of the architecture.
     """

@@ -32,8 +32,8 @@ def command(path: str, out: Path, as_json: bool, **given: Any) -> None:
 
     Examples:
       edgexfer pretrain --data camera/ --model resnet20 --epochs 100 --out runs/pretrained
-      edgexfer finetune --data photos/ --model resnet20 \
-          --weights runs/pretrained/model/weights.safetensors --out runs/teacher
+      edgexfer finetune --data photos/ --model resnet20 --weights runs/pretrained \
+          --out runs/teacher
     """
     import json
 
@@ -56,5 +56,5 @@ def command(path: str, out: Path, as_json: bool, **given: Any) -> None:
         f"{out}: {info.result['model']}, {info.result['parameters'] / 1e6:.2f} M parameters, "
         f"pre-trained on {info.result['images']} images without labels\n"
         f"Next: edgexfer finetune --data DATA --model {info.result['model']} "
-        f"--weights {out}/model/weights.safetensors --out runs/teacher"
+        f"--weights {out} --out runs/teacher"
     )

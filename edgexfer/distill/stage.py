@@ -207,8 +207,7 @@ def _check_target(student: StudentSection, terms: Sequence[Term]) -> None:
     if not (student.model.weights or student.model.pretrained):
         raise RecipeError(
             "student.qat_for needs a student that is trained in float already",
-            "distil it without --qat-for first, then give RUN/model/weights.safetensors as "
-            "--weights",
+            "distil it without --qat-for first, then give that run as --weights",
         )
     inside = [term.label for term in terms if term.facts.features]
     if inside:

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgexfer.core.errors import MachineError, ModelError, first_line, nearest
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import INTERPOLATIONS, Preprocess
 from edgexfer.models import bottleneck, cifar, mobilenet, shufflenet, vgg, wide
 from edgexfer.models.head import head_names
-from edgexfer.models.weights import fit_weights, read_weights
+from edgexfer.models.weights import fit_weights, read_trained, read_weights, weights_file
 
 #: edgexfer's own architectures: name to what makes one for a number of classes. None is a name of
 #: timm's, so that no name ever means two networks.
@@ -56,7 +56,7 @@ def create_model(
         num_classes: outputs of the head; a head of another size is made anew.
         options: further keyword arguments of the architecture.
         pretrained: fetch timm's weights from its hub.
-        weights: a safetensors file or timm checkpoint to start from.
+        weights: a finished run, safetensors file or timm checkpoint to start from.
         seed: of everything that is not loaded.
 
     Returns:
@@ -65,6 +65,7 @@ def create_model(
 
     Raises:
         ModelError: the name or an option is unknown, or the weights do not fit.
+        RunError: the weights are those of a run that holds no finished model.
         MachineError: the hub cannot be reached.
     """
     if pretrained and weights is not None:
@@ -78,7 +79,7 @@ def create_model(
             model = _build(name, num_classes, options or {}, pretrained=pretrained)
             return model, f"pretrained:{_tag(name)}" if pretrained else "scratch"
         model = _load(name, num_classes, options or {}, weights)
-        return model, f"file:{sha256_file(weights)}"
+        return model, f"file:{sha256_file(weights_file(weights))}"
 
 
 def default_preprocess(
@@ -172,7 +173,7 @@ def check_name(name: str, *, pretrained: bool = False) -> None:
 
 
 def _load(name: str, num_classes: int, options: Mapping[str, Any], weights: Path) -> nn.Module:
-    tensors = read_weights(weights)
+    tensors = _read_run(name, weights) if weights.is_dir() else read_weights(weights)
     model = _build(name, num_classes, options)
     own = model.state_dict()
     for head in head_names(model):
@@ -181,6 +182,17 @@ def _load(name: str, num_classes: int, options: Mapping[str, Any], weights: Path
             tensors.update(mine)
     fit_weights(model, tensors, str(weights))
     return model
+
+
+def _read_run(name: str, run: Path) -> dict[str, Tensor]:
+    tensors, card = read_trained(run)
+    # A tag of timm's names weights, no architecture.
+    if card.name.partition(".")[0] != name.partition(".")[0]:
+        raise ModelError(
+            f"{run}: is a run of {card.name}, but {name} is to start from its weights",
+            f"name {card.name} as the model, or a run of {name}",
+        )
+    return tensors
 
 
 def _build(

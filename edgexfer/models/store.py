@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgexfer.core.errors import ModelError
-from edgexfer.core.files import make_dir, sha256_bytes, sha256_file, write_atomic
-from edgexfer.core.model import FOLDER, SCHEMA, WEIGHTS, ModelCard, read_card, write_card
+from edgexfer.core.files import make_dir, sha256_bytes, write_atomic
+from edgexfer.core.model import FOLDER, SCHEMA, WEIGHTS, ModelCard, write_card
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.tasks import Task
 from edgexfer.models.create import create_model
-from edgexfer.models.weights import fit_weights, read_weights
+from edgexfer.models.weights import fit_weights, read_trained
 
 
 def save_model(
@@ -69,16 +68,9 @@ def load_model(run: Path) -> tuple[nn.Module, ModelCard]:
         RunError: the run holds no finished model.
         ModelError: the weights are missing, differ from the card, or do not fit the architecture.
     """
-    card = read_card(run)
-    place = Path(run) / FOLDER / WEIGHTS
-    if place.is_file() and sha256_file(place) != card.weights_sha256:
-        raise ModelError(
-            f"{place}: differs from what was trained (sha256 is not the card's)",
-            "copy the run again, or train the model again",
-        )
-    tensors = read_weights(place)
+    tensors, card = read_trained(run)
     model, _ = create_model(card.name, len(card.classes), options=card.options)
-    fit_weights(model, tensors, str(place))
+    fit_weights(model, tensors, str(run))
     return model.eval(), card
 
 

@@ -1,4 +1,4 @@
-"""Weights files, read safely: safetensors, or a timm ``.pth`` under ``weights_only=True``.
+"""Weights, read safely: safetensors, or a timm ``.pth`` under ``weights_only=True``.
 
 Nothing in a file is ever executed and there is no unsafe fallback. What the tensors are put into
 stands in ``create.py`` and ``store.py``.
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from edgexfer.core.errors import ModelError, first_line
+from edgexfer.core.files import sha256_file
+from edgexfer.core.model import FOLDER, WEIGHTS, ModelCard, read_card
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".tar", ".bin")
 # Where training scripts keep the weights inside a checkpoint; averaged ones are preferred.
@@ -51,6 +53,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "take weights from before the training broke down",
             )
     return tensors
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that holds the weights: of a folder, which is a run, its model's."""
+    return path / FOLDER / WEIGHTS if path.is_dir() else path
+
+
+def read_trained(run: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    """Read the weights of a finished run, and what its card says of them.
+
+    Raises:
+        RunError: the run holds no finished model.
+        ModelError: the weights are missing, or differ from the card.
+    """
+    card = read_card(run)
+    place = run / FOLDER / WEIGHTS
+    if place.is_file() and sha256_file(place) != card.weights_sha256:
+        raise ModelError(
+            f"{place}: differs from what was trained (sha256 is not the card's)",
+            "copy the run again, or train the model again",
+        )
+    return read_weights(place), card
 
 
 def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

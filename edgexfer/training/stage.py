@@ -19,6 +19,7 @@ from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
 from edgexfer.core.stats import PairedDrop, paired_drop, wilson
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.models.groups import parameter_groups
+from edgexfer.models.weights import weights_file
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
 from edgexfer.training import checkpoint
 from edgexfer.training.job import Job
@@ -237,8 +238,9 @@ def open_training(
     weights = config["model"]["weights"]
     # By content: another file under the same name makes another run. One that is not there is named
     # where the model is made.
-    if weights and Path(weights).is_file():
-        made_from["weights"] = sha256_file(weights)
+    file = weights_file(Path(weights)) if weights else None
+    if file is not None and file.is_file():
+        made_from["weights"] = sha256_file(file)
     wanted = RunInfo(
         SCHEMA,
         kind,

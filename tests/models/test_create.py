@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgexfer.core.errors import MachineError, ModelError
+from edgexfer.core.errors import MachineError, ModelError, RunError
 from edgexfer.core.files import sha256_file
 from edgexfer.models.create import complete_options, create_model, default_preprocess
+from edgexfer.models.store import save_model
 
 pytestmark = pytest.mark.torch
 
@@ -127,6 +128,49 @@ def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
     model, origin = create_model("resnet8", 10, weights=place)
     assert same(model, source)
     assert origin == f"file:{sha256_file(place)}"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    model, origin = create_model("resnet8", 5, seed=1)
+    preprocess = default_preprocess("resnet8")
+    save_model(
+        tmp_path / "run",
+        model,
+        name="resnet8",
+        classes=tuple("abcde"),
+        preprocess=preprocess,
+        origin=origin,
+        options={},
+    )
+    return tmp_path / "run"
+
+
+def test_weights_come_from_a_run(run: Path) -> None:
+    model, origin = create_model("resnet8", 5, weights=run, seed=2)
+    assert same(model, create_model("resnet8", 5, seed=1)[0])
+    assert origin == f"file:{sha256_file(run / 'model' / 'weights.safetensors')}"
+
+
+def test_a_run_of_another_architecture_is_refused(run: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        create_model("resnet20", 5, weights=run)
+    assert caught.value.what == (
+        f"{run}: is a run of resnet8, but resnet20 is to start from its weights"
+    )
+    assert caught.value.fix == "name resnet8 as the model, or a run of resnet20"
+
+
+def test_a_folder_without_a_model_is_refused_as_weights(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no trained model") as caught:
+        create_model("resnet8", 5, weights=tmp_path)
+    assert "finished" in caught.value.fix
+
+
+def test_a_run_whose_weights_were_changed_is_refused(run: Path) -> None:
+    write(run / "model" / "weights.safetensors", create_model("resnet8", 5)[0].state_dict())
+    with pytest.raises(ModelError, match="differs from what was trained"):
+        create_model("resnet8", 5, weights=run)
 
 
 def test_a_head_of_other_classes_is_made_anew(tmp_path: Path) -> None:

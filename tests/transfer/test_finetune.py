@@ -28,6 +28,14 @@ def test_probe_moves_the_new_head_alone(tmp_path: Path, data: DataSection, weigh
     assert info.status == "done" and info.result["fit"]["epochs"] == 1
 
 
+def test_a_run_is_to_start_from_and_known_by_its_content(tmp_path: Path, data: DataSection) -> None:
+    first = finetune(data, SCRATCH, tmp_path / "first")
+    info = finetune(data, from_weights(tmp_path / "first", "probe"), tmp_path / "second")
+    assert info.parents == {"weights": first.result["weights_sha256"]}
+    went = moved(tmp_path / "second", tmp_path / "first" / "model" / "weights.safetensors")
+    assert went == {"fc.weight", "fc.bias"}
+
+
 @pytest.mark.parametrize("until", ["layer2", None])
 def test_freeze_keeps_the_early_layers_and_their_statistics(
     tmp_path: Path, data: DataSection, weights: Path, until: str | None

@@ -70,12 +70,11 @@ def test_the_weights_are_to_start_from(whole: tuple[Path, RunInfo]) -> None:
     out, info = whole
     assert info.kind == "pretrain" and info.status == "done"
     assert info.result["images"] == 20 and info.result["fit"]["steps"] == 4
-    file = out / "model" / "weights.safetensors"
-    start = build_model(ModelSection("resnet8", size=16, weights=str(file)), 3, 0)
+    begun = build_model(ModelSection("resnet8", size=16, weights=str(out)), 3, 0)
     learned, random = weights(out), build_model(SECTION.model, 3, 0).model.state_dict()
-    for name, parameter in backbone_parameters(start.model).items():
+    for name, parameter in backbone_parameters(begun.model).items():
         assert parameter.equal(learned[name])
-    assert not start.model.state_dict()["conv1.weight"].equal(random["conv1.weight"])
+    assert not begun.model.state_dict()["conv1.weight"].equal(random["conv1.weight"])
 
 
 def train_until_killed(
