@@ -29,7 +29,7 @@ from edgexfer.bench import memory
 from edgexfer.remote import transport
 run_child = transport.run_child
 def timed(argv, *rest):
-    if "bench" in argv:
+    if "job" in argv:
         print(memory.process_age_ns(), file=sys.stderr)
     return run_child(argv, *rest)
 transport.run_child = timed

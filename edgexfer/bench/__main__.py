@@ -1,17 +1,18 @@
 """The command line inside the packed device side: ``python3 edgexfer.pyz VERB ...``.
 
-It needs numpy and one runtime. ``run``, ``verify`` and ``trtexec`` are for people on the board,
-``bench`` and ``facts`` for a host that drives it.
+It needs numpy and one runtime. ``bench``, ``verify``, ``trtexec`` and ``doctor`` are for people on
+the board, ``job``, ``peaks`` and ``facts`` for a host that drives it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.job import Job, Result, import_numpy, read_job
@@ -19,8 +20,11 @@ from edgexfer.core.bundle import get_artefact, verify_files
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import make_dir, write_json
-from edgexfer.core.record import Record, write_record
+from edgexfer.core.record import SCENARIOS, Record, write_record
 from edgexfer.core.stats import median
+
+if TYPE_CHECKING:
+    from edgexfer.bench.suite import Settings
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -43,23 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    run = verbs.add_parser("run", help="measure a bundle's artefacts and write their records")
-    run.add_argument("bundle", type=Path)
-    run.add_argument("--artefact", help="only this one; without it, all that are for this machine")
-    run.add_argument("--out", type=Path, help="folder, or FILE.json for one; else BUNDLE-bench")
-    run.add_argument("--processes", type=_count, default=5, help="fresh processes per artefact")
-    run.add_argument("--seconds", type=float, default=2.0, help="least time that each measures")
-    run.add_argument(
-        "--samples", type=_count, default=100, help="least inferences that each measures"
-    )
-    run.add_argument("--threads", type=int, default=0, help="0 leaves the choice to the runtime")
-    run.add_argument("--seed", type=int, default=0, help="of the interleaved order")
-    run.add_argument(
-        "--allow-clock-changes",
-        action="store_true",
-        help="set the clocks to their highest while it is measured, and put them back",
-    )
-    run.set_defaults(verb=_run)
+    _add_bench(verbs.add_parser("bench", help="measure a bundle's artefacts, one record each"))
 
     verify = verbs.add_parser("verify", help="check hashes, preprocess and golden outputs")
     verify.add_argument("bundle", type=Path)
@@ -75,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     trtexec.add_argument("--out", type=Path, help="folder; else BUNDLE-bench")
     trtexec.set_defaults(verb=_trtexec)
 
-    bench = verbs.add_parser("bench", help="do one job in this process")
-    bench.add_argument("job", type=Path)
-    bench.add_argument("--out", type=Path, required=True, help="file for the result")
-    bench.set_defaults(verb=_bench)
+    job = verbs.add_parser("job", help="do one job in this process")
+    job.add_argument("job", type=Path)
+    job.add_argument("--out", type=Path, required=True, help="file for the result")
+    job.set_defaults(verb=_job)
 
     doctor = verbs.add_parser("doctor", help="say what this machine lacks, and what mends it")
     doctor.add_argument("--backend", default="onnxruntime", help="the runtime that it is to have")
@@ -95,6 +83,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    """Add the options of ``edgexfer bench`` on a host that say how is measured."""
+    bench.add_argument("bundle", type=Path)
+    bench.add_argument("--artefact", help="only this one; else all that are for this machine")
+    bench.add_argument("--out", type=Path, help="folder, or FILE.json for one; else BUNDLE-bench")
+    bench.add_argument("--scenario", choices=SCENARIOS, default=SCENARIOS[0])
+    bench.add_argument("--streams", type=_count, default=1, help="calls that may run at a time")
+    bench.add_argument("--batch", type=_count, default=1, help="samples per call")
+    bench.add_argument("--latency-bound-ms", type=_positive, help="most p99 that server allows")
+    bench.add_argument("--processes", type=_count, default=5, help="fresh processes per artefact")
+    bench.add_argument("--seconds", type=_positive, help="least time of each; else the scenario's")
+    bench.add_argument("--samples", type=_count, default=100, help="least inferences of each")
+    bench.add_argument("--threads", type=int, default=0, help="0 leaves the choice to the runtime")
+    bench.add_argument("--seed", type=int, default=0, help="of the interleaved order")
+    bench.add_argument(
+        "--allow-clock-changes",
+        action="store_true",
+        help="set the clocks to their highest while it is measured, and put them back",
+    )
+    bench.add_argument("--power-mode", default="", help="of a Jetson, by name, for the same time")
+    bench.set_defaults(verb=_bench)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -102,10 +120,10 @@ def _count(text: str) -> int:
     return value
 
 
-def _run(args: argparse.Namespace) -> int:
+def _bench(args: argparse.Namespace) -> int:
     import tempfile
 
-    from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
+    from edgexfer.bench.suite import Subject, refuse_inside, run_suite
     from edgexfer.bench.targets import artefacts_for
 
     manifest = verify_files(args.bundle)
@@ -114,14 +132,7 @@ def _run(args: argparse.Namespace) -> int:
     artefacts = artefacts_for(args.bundle, manifest, targets, platform.machine())
     if named is not None:
         artefacts = [named]
-    settings = Settings(
-        processes=args.processes,
-        seconds=args.seconds,
-        samples=args.samples,
-        threads=args.threads,
-        seed=args.seed,
-        allow_clock_changes=args.allow_clock_changes,
-    )
+    settings = _settings(args)
     out = args.out or _beside(args.bundle)
     refuse_inside(out, [args.bundle])
     single = out.suffix == ".json"
@@ -145,6 +156,28 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if "failed" in statuses else 0
 
 
+def _settings(args: argparse.Namespace) -> Settings:
+    from edgexfer.bench.scenarios import SECONDS
+    from edgexfer.bench.suite import Settings, check_settings
+
+    bound = args.latency_bound_ms
+    settings = Settings(
+        processes=args.processes,
+        seconds=args.seconds or SECONDS[args.scenario],
+        samples=args.samples,
+        threads=args.threads,
+        seed=args.seed,
+        scenario=args.scenario,
+        streams=args.streams,
+        batch=args.batch,
+        bound_ns=None if bound is None else round(bound * 1e6),
+        allow_clock_changes=args.allow_clock_changes,
+        power_mode=args.power_mode,
+    )
+    check_settings(settings)
+    return settings
+
+
 def _beside(bundle: Path) -> Path:
     place = bundle.resolve()
     return place.with_name(f"{place.name}-bench")
@@ -157,12 +190,15 @@ def _execute(job: Job, scratch: Path) -> Result:
     import zipfile
 
     program = [sys.argv[0]] if zipfile.is_zipfile(sys.argv[0]) else ["-m", "edgexfer.bench"]
-    argv = [sys.executable, *program, "bench", str(asked), "--out", str(answer)]
+    argv = [sys.executable, *program, "job", str(asked), "--out", str(answer)]
     return result_of(job, run_child(argv, JOB_LIMIT_S), answer, JOB_LIMIT_S)
 
 
 def _summary(record: Record) -> str:
     parts = [record.status]
+    rate = record.throughput or record.server
+    if rate is not None and rate.per_s is not None:
+        parts.append(f"{rate.per_s:.1f} {'images' if record.throughput else 'queries'}/s")
     for name in ("p50", "p90"):
         value = record.latency[name].value
         if value is not None:
@@ -208,7 +244,7 @@ def _trtexec(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bench(args: argparse.Namespace) -> int:
+def _job(args: argparse.Namespace) -> int:
     from edgexfer.bench.run import run_job
     from edgexfer.bench.stall import die_with_parent
 

@@ -120,6 +120,34 @@ def refuse_inside(out: Path, bundles: Sequence[Path]) -> None:
             )
 
 
+def check_settings(settings: Settings) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    scenario = settings.scenario
+    if scenario == "server" and settings.bound_ns is None:
+        raise InputError("scenario server needs a bound of latency", "give --latency-bound-ms")
+    if scenario != "server" and settings.bound_ns is not None:
+        raise InputError(
+            f"scenario {scenario} has no bound of latency",
+            "leave --latency-bound-ms out, or use --scenario server",
+        )
+    if scenario in ("single_stream", "sustained") and settings.streams > 1:
+        raise InputError(
+            f"scenario {scenario} has one stream", "use --scenario multi_stream or offline"
+        )
+    if scenario in ("multi_stream", "server") and settings.batch > 1:
+        raise InputError(f"scenario {scenario} has one sample per call", "use --scenario offline")
+    if scenario == "multi_stream" and settings.streams < 2:
+        raise InputError("scenario multi_stream needs several streams", "give --streams 2 or more")
+    if settings.power_mode and not settings.allow_clock_changes:
+        raise InputError(
+            f"power mode {settings.power_mode} would have to be set", "add --allow-clock-changes"
+        )
+
+
 def run_suite(
     subjects: Sequence[Subject], settings: Settings, execute: Callable[[Job], Result]
 ) -> Iterator[Tuple[Subject, Record]]:

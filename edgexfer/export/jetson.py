@@ -23,7 +23,8 @@ whether the engines compute what ONNX Runtime computed from the same files."""
 _DEVICE_SIDE = (
     "```sh",
     "python3 edgexfer.pyz verify .                   # builds engines, checks golden outputs",
-    "python3 edgexfer.pyz run . --out ../bench       # accuracy and latency, as records",
+    "python3 edgexfer.pyz bench . --out ../bench     # accuracy and latency, as records",
+    "python3 edgexfer.pyz bench . --scenario offline --out ../offline  # images per second",
     "python3 edgexfer.pyz trtexec . --out ../bench   # the GPU's time alone, by trtexec",
     "```",
     "",

@@ -67,7 +67,8 @@ def _commands(profile: HardwareProfile) -> str:
         [
             "```sh",
             f"pip install numpy {profile.backend}{version}    # on the device, in a venv",
-            "python3 edgexfer.pyz run . --out ../bench    # accuracy and latency, as records",
+            "python3 edgexfer.pyz bench . --out ../bench  # accuracy and latency, as records",
+            "python3 edgexfer.pyz bench . --scenario offline --out ../offline  # images per second",
             "```",
         ]
     )

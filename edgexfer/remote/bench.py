@@ -19,7 +19,7 @@ from edgexfer.bench.bare import Wish, bare_subjects, check_wish, is_model, selec
 from edgexfer.bench.child import JOB_LIMIT_S, result_of
 from edgexfer.bench.job import Job, Result
 from edgexfer.bench.scenarios import SECONDS
-from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite
+from edgexfer.bench.suite import Settings, Subject, check_settings, refuse_inside, run_suite
 from edgexfer.bench.targets import artefacts_for, named_artefacts
 from edgexfer.core.bundle import MANIFEST, read_manifest, verify_files
 from edgexfer.core.codec import decode, encode
@@ -222,29 +222,8 @@ def settings_of(how: How) -> Settings:
         InputError: options that do not go together.
     """
     asked = how.section
-    if asked.scenario == "server" and asked.latency_bound_ms is None:
-        raise InputError("scenario server needs a bound of latency", "give --latency-bound-ms")
-    if asked.scenario != "server" and asked.latency_bound_ms is not None:
-        raise InputError(
-            f"scenario {asked.scenario} has no bound of latency",
-            "leave --latency-bound-ms out, or use --scenario server",
-        )
-    if asked.scenario in ("single_stream", "sustained") and asked.streams > 1:
-        raise InputError(
-            f"scenario {asked.scenario} has one stream", "use --scenario multi_stream or offline"
-        )
-    if asked.scenario in ("multi_stream", "server") and asked.batch > 1:
-        raise InputError(
-            f"scenario {asked.scenario} has one sample per call", "use --scenario offline"
-        )
-    if asked.scenario == "multi_stream" and asked.streams < 2:
-        raise InputError("scenario multi_stream needs several streams", "give --streams 2 or more")
-    if asked.power_mode is not None and not asked.allow_clock_changes:
-        raise InputError(
-            f"power mode {asked.power_mode} would have to be set", "add --allow-clock-changes"
-        )
     bound = asked.latency_bound_ms
-    return Settings(
+    settings = Settings(
         processes=asked.processes,
         seconds=SECONDS[asked.scenario] if asked.seconds is None else asked.seconds,
         samples=asked.samples,
@@ -258,6 +237,8 @@ def settings_of(how: How) -> Settings:
         allow_clock_changes=asked.allow_clock_changes,
         power_mode=asked.power_mode or "",
     )
+    check_settings(settings)
+    return settings
 
 
 def _quiet(title: str, total: int, unit: str) -> Progress:
@@ -273,7 +254,7 @@ def _do(way: Transport, program: Sequence[str], job: Job, scratch: Path) -> Resu
     answer.unlink(missing_ok=True)
     write_json(asked, encode(job))
     place = way.scratch(answer.name)
-    argv = [*program, "bench", way.push(asked), "--out", place]
+    argv = [*program, "job", way.push(asked), "--out", place]
     done = way.run(argv, timeout_s=JOB_LIMIT_S)
     way.pull(place, answer)
     result = result_of(job, done, answer, JOB_LIMIT_S)

@@ -166,7 +166,7 @@ def _answers_here(bundle: Path, manifest: Manifest, artefact: Artefact) -> npt.N
 def test_the_bundle_s_own_program_refuses_to_measure_and_verifies_what_it_is_told(
     bundle: Path, tmp_path: Path, emulate: str
 ) -> None:
-    """The commands as typed on a board, where ``run`` starts children of its own."""
+    """The commands as typed on a board, where ``bench`` starts children of its own."""
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
     program = [PYTHON, str(copy / "edgexfer.pyz")]
@@ -175,7 +175,7 @@ def test_the_bundle_s_own_program_refuses_to_measure_and_verifies_what_it_is_tol
     options = ["--artefact", name, "--processes", "1", "--threads", "1"]
     options += ["--out", str(tmp_path / "record.json")]
     done = subprocess.run(
-        [*program, "run", str(copy), *options], capture_output=True, text=True, timeout=300
+        [*program, "bench", str(copy), *options], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1, done.stderr
     assert "invalid  " in done.stdout

@@ -59,7 +59,7 @@ class Board:
     def job(self, artefact: str) -> Result:
         job = Job(SCHEMA, "bundle", artefact, 0, True, 100, 0.01, 2.0, 1, 0)
         write_json(self.folder / "job.json", encode(job))
-        self.type("bench", "job.json", "--out", "result.json")
+        self.type("job", "job.json", "--out", "result.json")
         return decode(Result, read_json(self.folder / "result.json"), "result")
 
 
@@ -113,7 +113,7 @@ def test_a_job_builds_once_and_says_how_long_it_took(board: Board) -> None:
 
 
 def test_a_whole_benchmark_writes_records(board: Board) -> None:
-    argv = ["run", "bundle", "--processes", "2", "--seconds", "0.02", "--out", "bench"]
+    argv = ["bench", "bundle", "--processes", "2", "--seconds", "0.02", "--out", "bench"]
     done = board.type(*argv)
     assert done.returncode == 0, done.stderr
     records: list[Record] = [

@@ -149,7 +149,7 @@ def test_the_packed_file_runs_on_python_3_8(
     assert '"python": "3.8.' in done.stdout
     # Job, manifest and profile are decoded by their annotations before numpy is asked for.
     write_json(tmp_path / "job.json", encode(make_job()))
-    argv = [*program, "bench", str(tmp_path / "job.json"), "--out", str(tmp_path / "r.json")]
+    argv = [*program, "job", str(tmp_path / "job.json"), "--out", str(tmp_path / "r.json")]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode in (0, 3), done.stderr
     failure = read_json(tmp_path / "r.json")["failure"]

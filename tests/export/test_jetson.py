@@ -97,7 +97,7 @@ def test_instructions_cover_every_row() -> None:
 
 def test_three_commands_and_what_has_not_been_seen() -> None:
     text = instructions(JETSON, [artefact("int8")], PREPROCESS)
-    for verb in ("verify .", "run . --out ../bench", "trtexec . --out ../bench"):
+    for verb in ("verify .", "bench . --out ../bench", "trtexec . --out ../bench"):
         assert f"python3 edgexfer.pyz {verb}" in text
     assert "python3-libnvinfer" in text
     assert "Not seen on hardware: whether this TensorRT takes these files" in text
@@ -155,11 +155,11 @@ def test_the_commands_of_the_sealed_bundle_work_on_the_api_of_tensorrt(
         "import platform\nplatform.machine = lambda: 'aarch64'\n"
     )
     text = (tmp_path / "bundle/README.md").read_text()
-    typed = re.findall(r"^python3 (edgexfer\.pyz (?:verify|run) [^#\n]*)", text, re.MULTILINE)
+    typed = re.findall(r"^python3 (edgexfer\.pyz (?:verify|bench) [^#\n]*)", text, re.MULTILINE)
     assert len(set(typed)) >= 2
     for command in (
         "edgexfer.pyz verify .",
-        "edgexfer.pyz run . --out ../bench --artefact jetson-orin-nano-int8 --processes 1",
+        "edgexfer.pyz bench . --out ../bench --artefact jetson-orin-nano-int8 --processes 1",
     ):
         assert any(command.startswith(line.strip()) for line in typed)
         done = subprocess.run(

@@ -86,7 +86,7 @@ def test_a_process_that_is_killed_makes_a_failed_record(tmp_path: Path) -> None:
     class Killed(Local):
         def run(self, argv: object, *, timeout_s: float) -> Completed:
             assert isinstance(argv, list)
-            if "bench" not in argv:
+            if "job" not in argv:
                 return super().run(argv, timeout_s=timeout_s)
             code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
             return super().run([sys.executable, "-c", code], timeout_s=timeout_s)

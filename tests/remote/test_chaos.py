@@ -56,7 +56,7 @@ except EdgexferError as error:
 _SITE = """
 import atexit, os, signal, subprocess, sys, time
 home = os.environ.get("EDGEXFER_CACHE", "")
-is_agent, is_cell = sys.argv[:1] == ["-c"], "bench" in sys.argv
+is_agent, is_cell = sys.argv[:1] == ["-c"], "job" in sys.argv
 if os.path.exists(home + "/banner") and is_agent:
     os.write(1, b"Welcome!\\n\\xff 42 {}\\n")
 if os.path.exists(home + "/clock"):
