@@ -89,6 +89,7 @@ def curve(
     *,
     fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
     seeds: int = 2,
+    task: str | None = None,
 ) -> Curve:
     """Fine-tune on growing parts of the images; ``verdict`` says what twice as many would gain.
 
@@ -98,10 +99,13 @@ def curve(
         out: folder of the runs; those that are done are not made again.
         fractions: parts of the training images, at least three.
         seeds: trainings of each part.
+        task: of several, the one to look at; ``None`` for all together.
     """
     from edgexfer.transfer.curve import learning_curve
 
-    return learning_curve(_data(data), _teacher(teacher), out, fractions=fractions, seeds=seeds)
+    return learning_curve(
+        _data(data), _teacher(teacher), out, fractions=fractions, seeds=seeds, task=task
+    )
 
 
 def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLike) -> RunInfo:
@@ -110,7 +114,8 @@ def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLik
     Args:
         data: folder of the images, or a whole section.
         model: name of the architecture, or a whole section.
-        out: the run's folder; ``ModelSection(NAME, weights="OUT")`` starts from what it learned.
+        out: the run's folder; ``ModelSection(weights="OUT/model/weights.safetensors")`` starts from
+            what it learned.
     """
     from edgexfer.transfer.pretrain import pretrain as stage
 

@@ -87,7 +87,7 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     from edgexfer.profiles import find_profile
     from edgexfer.remote.bench import How, bench_bundles
     from edgexfer.report.page import build
-    from edgexfer.training.stage import compare_runs
+    from edgexfer.training.predictions import compare_runs
     from edgexfer.transfer.guard import finetune_all, refuse_harm
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

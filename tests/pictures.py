@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,3 +31,20 @@ def write_folder(
         for i in range(per_class):
             picture(colour, seed=1000 * c + i).save(folder / f"{i:02d}.png")
     return root
+
+
+def write_table(pictures: Path, place: Path, *, gaps: bool = True) -> Path:
+    """Ask each picture for its colour and whether it is warm; with gaps a quarter of either lacks.
+
+    Returns ``place``, the table of labels.
+    """
+    with place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "colour", "warm"])
+        for i, found in enumerate(sorted(pictures.rglob("*.png"))):
+            colour = found.parent.name
+            known = [i % 4 != missing or not gaps for missing in (0, 1)]
+            cells = zip((colour, str(colour == "red")), known, strict=True)
+            name = found.relative_to(pictures).as_posix()
+            writer.writerow([name, *(cell if has else "" for cell, has in cells)])
+    return place

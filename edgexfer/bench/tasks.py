@@ -74,6 +74,24 @@ def codes(places: Any, labels: Any, tasks: Sequence[Task] = ()) -> Tuple[int, ..
     return tuple(int(code) for code in total)
 
 
+def classes_of_tasks(
+    places: Any, labels: Any, tasks: Sequence[Task]
+) -> Tuple[Tuple[int, ...], ...]:
+    """Return the answers or labels of each task as places among its own classes.
+
+    Args:
+        places: int64, (N, T), as ``answers`` returns them, or labels.
+        labels: int64, (N, T).
+        tasks: of the model, T of them.
+
+    Returns:
+        T times N, -1 where the image has no label of the task.
+    """
+    starts = np.array([start for start, _ in spans(tasks, 0)])
+    own = np.where(labels >= 0, places - starts, -1)
+    return tuple(tuple(column) for column in own.T.tolist())
+
+
 def confidences(logits: Any, labels: Any = None, tasks: Sequence[Task] = ()) -> Tuple[float, ...]:
     """Return the probability that softmax gives the answer for each image, to four places.
 

@@ -24,7 +24,8 @@ from edgexfer.recipe import DataSection
     "--by",
     multiple=True,
     metavar="DIVISION",
-    help="Also by folder:N below the class, or by a table: FILE.csv:COLUMN; repeatable.",
+    help="Also by folder:N below the class (of several tasks, below the data), or by a table: "
+    "FILE.csv:COLUMN; repeatable.",
 )
 @click.option(
     "--max-gap",
@@ -50,7 +51,8 @@ def command(
     """Measure accuracy by class and subgroup, for the teacher, the student and its INT8.
 
     The first model is the reference: of each other one, the images and groups are named that lose.
-    A limit is kept only where the whole interval is within it.
+    A limit is kept only where the whole interval is within it. Several tasks (--labels) are audited
+    each for itself.
 
     Examples:
       edgexfer audit runs/teacher runs/student bundle --data photos/

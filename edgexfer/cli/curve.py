@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     help="Parts of the training images to train on, at least three.",
 )
 @click.option("--seeds", default=2, show_default=True, help="Trainings of each part.")
+@click.option(
+    "--task", help="Of several tasks, this one's curve; without it, that of all together."
+)
 @json_option
-def command(out: Path, fractions: str, seeds: int, as_json: bool, **given: Any) -> None:
+def command(
+    out: Path, fractions: str, seeds: int, task: str | None, as_json: bool, **given: Any
+) -> None:
     """Train on growing parts of the images and say what twice as many would gain.
 
-    Takes the options of finetune. The same command again goes on where it stopped.
+    Takes the options of finetune. The same command again goes on where it stopped. With --task it
+    draws the trainings that are there for another task.
 
     Examples:
       edgexfer curve --data photos/ --model resnet18 --pretrained --epochs 10 --out runs/curve
@@ -48,7 +54,8 @@ def command(out: Path, fractions: str, seeds: int, as_json: bool, **given: Any) 
             f"--fractions {fractions}: is no list of numbers", "write --fractions 0.125,0.25,0.5,1"
         ) from error
     data = make_section(DataSection, given)
-    curve = learning_curve(data, make_teacher(given), out, fractions=parts, seeds=seeds)
+    teacher = make_teacher(given)
+    curve = learning_curve(data, teacher, out, fractions=parts, seeds=seeds, task=task)
     points = [(p.images, p.top1_pct, p.low_pct, p.high_pct) for p in curve.points]
     best = points[-1]
     gains = (curve.gain_pt, curve.gain_low_pt, curve.gain_high_pt)

@@ -49,7 +49,7 @@ def show_run(
 
 def show_distillation(place: Path, outcome: Outcome, *, as_json: bool) -> None:
     """Print what a student came to, and whether its teacher helped."""
-    from edgexfer.training.stage import compare_runs
+    from edgexfer.training.predictions import compare_runs
 
     if not outcome.student.result:
         return  # one of several processes of a training; the leader speaks for all

@@ -34,6 +34,8 @@ class Arm:
         mean_pct: their mean.
         images_per_s: training speed of each run.
         gain: over the baseline with the same seeds; ``None`` for the baseline itself.
+        task: which of several tasks the accuracies are of, on the images that have its label;
+            ``None`` for the only one, or for all together.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Arm:
     mean_pct: float
     images_per_s: Tuple[float, ...]
     gain: Optional[SeededGain] = None
+    task: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Sweep:
         n: test images.
         baseline: name of the arm that the others are compared with: the control, or the first loss
             where there is none; of a guard, ``scratch``.
-        arms: the ways, the control or ``scratch`` last.
+        arms: the ways, the control or ``scratch`` last; of several tasks all ways again for each.
     """
 
     schema: str

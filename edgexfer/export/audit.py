@@ -2,7 +2,8 @@
 
 The first subject, the teacher as a rule, is the reference: each further one is compared with it
 image by image. All intervals of one audit hold together with 95 % confidence (Bonferroni), for the
-worst of many groups looks bad by chance alone. Nothing is predicted here; that is ``evaluate``.
+worst of many groups looks bad by chance alone. Several tasks are audited each for itself, on the
+images that have its label. Nothing is predicted here; that is ``evaluate``.
 """
 
 from __future__ import annotations
@@ -55,23 +56,32 @@ class GroupScore:
 
 @dataclass(frozen=True)
 class SubjectAudit:
-    """How all groups fare with one model.
+    """How all groups fare with one model, in one task.
 
     Attributes:
         name: folder of the run, or folder of the bundle and artefact.
-        top1_pct: over all images, in percent; ``None`` where it cannot run.
+        n: images.
+        top1_pct: over all of them, in percent; ``None`` where it cannot run.
         groups: the groups, worst first.
         lost: images that the reference has right and this model wrong.
         won: the other way about.
         reason: why it cannot run.
+        task: which of several; ``None`` for the only one.
     """
 
     name: str
+    n: int
     top1_pct: float | None
     groups: tuple[GroupScore, ...]
     lost: tuple[str, ...]
     won: tuple[str, ...]
     reason: str | None = None
+    task: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The model, and the task where there are several."""
+        return self.name if self.task is None else f"{self.name}, task {self.task}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Audit:
     Attributes:
         n: test images.
         intervals: how many hold together.
-        subjects: the reference first.
+        subjects: the reference first; of several tasks, all again for each.
     """
 
     n: int
@@ -95,7 +105,8 @@ def audit(subjects: Sequence[Path], data: DataSection | None, by: Sequence[str] 
     Args:
         subjects: runs or bundles; the first is the reference for all others.
         data: the images; ``None`` takes those that the first, a run, was trained with.
-        by: further divisions: ``folder:N`` for the N-th folder below the class folder, or
+        by: further divisions: ``folder:N`` for the N-th folder below the class folder (of several
+            tasks, which have none, below the folder of the data or of its split), or
             ``FILE.csv:COLUMN`` for a table with a column ``image`` of paths as the data set has
             them.
 
@@ -113,25 +124,21 @@ def compare_groups(asked: Sequence[tuple[Path, Answers]], by: Sequence[str] = ()
     for subject, found in asked[1:]:
         if (found.keys, found.labels) != (first.keys, first.labels):
             raise RunError(f"{subject}: is tested on other images than {place}", "add --data DATA")
-    divisions = {CLASS: first.labels, **dict(divide(first, spec) for spec in by)}
-    reference = next((a.right for a in first.answers if a.right is not None), None)
-    if reference is None:
+    if not any(answer.right is not None for answer in first.answers):
         raise RunError(f"{place}: cannot run here", "name one that can as the first")
-    intervals = sum(len(set(groups)) for groups in divisions.values())
+    divisions = {
+        name: dict(zip(first.keys, groups, strict=True))
+        for name, groups in (divide(first, spec) for spec in by)
+    }
+    views: dict[str | None, Sequence[tuple[Path, Answers]]] = {None: asked}
+    if first.labels_in:
+        named = {task: [(s, found.in_task(task)) for s, found in asked] for task in first.labels_in}
+        views = {task: view for task, view in named.items() if view[0][1].keys}
+    grouped = {task: _groups(view[0][1], divisions) for task, view in views.items()}
+    intervals = sum(len(set(of)) for groups in grouped.values() for of in groups.values())
     z = NormalDist().inv_cdf(1 - 0.05 / (2 * intervals))
-    found_subjects = []
-    for subject, found in asked:
-        for answer in found.answers:
-            single = len(found.answers) == 1
-            name = subject.name if single else f"{subject.name}/{answer.name}"
-            if answer.right is None:
-                found_subjects.append(SubjectAudit(name, None, (), (), (), answer.reason))
-                continue
-            compared = reference if found_subjects else None
-            found_subjects.append(
-                _audit_one(name, first.keys, answer.right, compared, divisions, z)
-            )
-    return Audit(len(first.keys), intervals, tuple(found_subjects))
+    audits = [s for task, view in views.items() for s in _audit_task(task, view, grouped[task], z)]
+    return Audit(len(first.keys), intervals, tuple(audits))
 
 
 def divide(found: Answers, spec: str) -> tuple[str, tuple[str, ...]]:
@@ -142,7 +149,9 @@ def divide(found: Answers, spec: str) -> tuple[str, tuple[str, ...]]:
         InputError: the table or its column is missing.
     """
     if spec.startswith(_LEVEL):
-        return spec, tuple(_folder(key, label, spec) for key, label in _pairs(found))
+        several = bool(found.labels_in)
+        pairs = zip(found.keys, found.labels, strict=True)
+        return spec, tuple(_folder(key, None if several else label, spec) for key, label in pairs)
     path, _, column = spec.rpartition(":")
     if not path or not column:
         raise InputError(f"--by {spec}: is no division", "write folder:1, or FILE.csv:COLUMN")
@@ -170,9 +179,9 @@ def over_limit(found: Audit, max_gap: float | None, max_drop: float | None) -> l
     lines = []
     for subject in found.subjects:
         if subject.top1_pct is None:
-            lines.append(f"{subject.name}: not judged, it cannot run here: {subject.reason}")
+            lines.append(f"{subject.title}: not judged, it cannot run here: {subject.reason}")
         for score in subject.groups:
-            here = f"{subject.name}, {score.by} {score.group!r}"
+            here = f"{subject.title}, {score.by} {score.group!r}"
             if max_gap is not None and score.gap_high_pt > max_gap:
                 gap = (score.gap_pt, score.gap_low_pt, score.gap_high_pt)
                 lines.append(f"{here}: behind by {_judged(*gap, max_gap)}")
@@ -194,12 +203,11 @@ def to_text(found: Audit, worst: int = 5) -> str:
     ]
     for subject in found.subjects:
         if subject.top1_pct is None:
-            lines.append(f"{subject.name}: not run: {subject.reason}")
+            lines.append(f"{subject.title}: not run: {subject.reason}")
             continue
-        flips = f"; {len(subject.lost)} images lost, {len(subject.won)} won" * bool(
-            subject is not found.subjects[0]
-        )
-        lines.append(f"{subject.name}: {subject.top1_pct:.2f} % top-1{flips}")
+        compared = subject.groups[0].drop is not None
+        flips = f"; {len(subject.lost)} images lost, {len(subject.won)} won" * compared
+        lines.append(f"{subject.title}: {subject.top1_pct:.2f} % top-1, n={subject.n}{flips}")
         for by in dict.fromkeys(score.by for score in subject.groups):
             of = [score for score in subject.groups if score.by == by]
             lines += [f"  {_line(score)}" for score in of[:worst]]
@@ -208,14 +216,54 @@ def to_text(found: Audit, worst: int = 5) -> str:
     return "\n".join(lines)
 
 
-def _audit_one(
-    name: str,
-    keys: Sequence[str],
+def _groups(
+    found: Answers, divisions: Mapping[str, Mapping[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return by name of the division the group of each image, its class first."""
+    others = {name: tuple(of[key] for key in found.keys) for name, of in divisions.items()}
+    return {CLASS: found.labels, **others}
+
+
+def _audit_task(
+    task: str | None,
+    asked: Sequence[tuple[Path, Answers]],
+    groups: Mapping[str, Sequence[str]],
+    z: float,
+) -> list[SubjectAudit]:
+    """Audit all subjects in one task, each further one against the first."""
+    reference: Sequence[bool] | None = None
+    subjects: list[SubjectAudit] = []
+    for subject, found in asked:
+        for answer in found.answers:
+            single = len(found.answers) == 1
+            name = subject.name if single else f"{subject.name}/{answer.name}"
+            if answer.right is None:
+                subjects.append(SubjectAudit(name, 0, None, (), (), (), answer.reason, task))
+                continue
+            scored = _scores(answer.right, reference, groups, z)
+            pairs = list(zip(found.keys, reference or answer.right, answer.right, strict=True))
+            subjects.append(
+                SubjectAudit(
+                    name,
+                    len(found.keys),
+                    100 * sum(answer.right) / len(found.keys),
+                    tuple(scored),
+                    lost=tuple(key for key, before, now in pairs if before and not now),
+                    won=tuple(key for key, before, now in pairs if now and not before),
+                    task=task,
+                )
+            )
+            reference = reference or answer.right
+    return subjects
+
+
+def _scores(
     right: Sequence[bool],
     reference: Sequence[bool] | None,
     divisions: Mapping[str, Sequence[str]],
     z: float,
-) -> SubjectAudit:
+) -> list[GroupScore]:
+    """Score the groups of each division, worst first."""
     scores = []
     for by, groups in divisions.items():
         members: dict[str, list[int]] = {}
@@ -225,14 +273,7 @@ def _audit_one(
             _score(by, group, right, reference, places, z) for group, places in members.items()
         ]
         scores += sorted(scored, key=lambda s: (s.top1_pct, s.group))
-    pairs = list(zip(keys, reference or right, right, strict=True))
-    return SubjectAudit(
-        name,
-        100 * sum(right) / len(right),
-        tuple(scores),
-        lost=tuple(key for key, before, now in pairs if before and not now),
-        won=tuple(key for key, before, now in pairs if now and not before),
-    )
+    return scores
 
 
 def _score(
@@ -256,25 +297,27 @@ def _score(
     return GroupScore(by, group, n, correct, 100 * correct / n, 100 * low, 100 * high, *gap, drop)
 
 
-def _folder(key: str, label: str, spec: str) -> str:
-    """Return the folder so many levels below an image's class folder."""
+def _folder(key: str, label: str | None, spec: str) -> str:
+    """Return the folder so many levels below an image's class folder, or below its split's."""
+    from edgexfer.data.dataset import SPLITS
+
     number = spec.removeprefix(_LEVEL)
     if not number.isdigit() or int(number) < 1:
         raise InputError(
             f"--by {spec}: is no level", "write folder:1 for the first below the class"
         )
     parts = PurePosixPath(key).parts
-    below = parts[parts.index(label) + 1 : -1] if label in parts else ()
+    if label is None:
+        where, below = "the data", parts[parts[0] in SPLITS : -1]
+    else:
+        where = f"its class {label!r}"
+        below = parts[parts.index(label) + 1 : -1] if label in parts else ()
     if len(below) < int(number):
         raise DataError(
-            f"{key}: has no folder at level {number} below its class {label!r} (--by {spec})",
+            f"{key}: has no folder at level {number} below {where} (--by {spec})",
             "name another level, or a table: --by FILE.csv:COLUMN",
         )
     return below[int(number) - 1]
-
-
-def _pairs(found: Answers) -> list[tuple[str, str]]:
-    return list(zip(found.keys, found.labels, strict=True))
 
 
 def _read_table(path: Path, column: str) -> dict[str, str]:

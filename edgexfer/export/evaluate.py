@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,12 +75,14 @@ class Answer:
             that it has; ``None`` where it cannot run.
         reason: why it cannot.
         tasks: accuracy of each of several tasks; empty for one.
+        right_in: by name of the task, the same as ``right`` for its label alone; empty for one.
     """
 
     name: str
     right: tuple[bool, ...] | None
     reason: str | None = None
     tasks: tuple[TaskAccuracy, ...] = ()
+    right_in: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,29 @@ class Answers:
         labels: their classes, by name; of several tasks all that it has, with commas between them.
         classes: all classes, in the data set's order; of several tasks, all combinations.
         answers: one for a run, one for each artefact of a bundle.
+        labels_in: by name of the task, the class of each image in it, ``None`` without a label;
+            empty for one task.
     """
 
     keys: tuple[str, ...]
     labels: tuple[str, ...]
     classes: tuple[str, ...]
     answers: tuple[Answer, ...]
+    labels_in: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+
+    def in_task(self, task: str) -> Answers:
+        """Return what is said in one of several tasks of the images that have a label of it."""
+        given = self.labels_in[task]
+        known = [i for i, label in enumerate(given) if label is not None]
+        labels = tuple(label for label in given if label is not None)
+        answers = (
+            Answer(a.name, None, a.reason)
+            if a.right is None
+            else Answer(a.name, tuple(a.right_in[task][i] for i in known))
+            for a in self.answers
+        )
+        keys = tuple(self.keys[i] for i in known)
+        return Answers(keys, labels, tuple(sorted(set(labels))), tuple(answers))
 
 
 def evaluate(subject: Path, data: DataSection | None) -> list[Evaluation]:
@@ -223,22 +243,35 @@ def _answer(
 ) -> Answer:
     import numpy as np
 
-    from edgexfer.bench.tasks import by_task, right
+    from edgexfer.bench.tasks import by_task, marks
 
     given = images.labels.numpy()
     labels = np.where(given >= 0, np.asarray(order)[given], -1)
-    found = tuple(right(logits, labels, tasks).tolist())
-    return Answer(name, found, tasks=by_task(logits, labels, tasks))
+    good, _ = marks(logits, labels, tasks)
+    columns = zip(tasks, good.T.tolist(), strict=False)
+    return Answer(
+        name,
+        tuple(good.all(axis=1).tolist()),
+        tasks=by_task(logits, labels, tasks),
+        right_in={task.name: tuple(column) for task, column in columns},
+    )
 
 
 def _answers(images: Images, classes: tuple[str, ...], answers: list[Answer]) -> Answers:
-    if images.tasks:
-        rows = images.labels.tolist()
-        labels = tuple(", ".join(classes[i] for i in row if i >= 0) for row in rows)
-        classes = tuple(sorted(set(labels)))
-    else:
+    from edgexfer.bench.tasks import classes_of_tasks
+
+    keys, found = tuple(images.keys), tuple(answers)
+    if not images.tasks:
         labels = tuple(classes[i] for i in images.labels.tolist())
-    return Answers(tuple(images.keys), labels, classes, tuple(answers))
+        return Answers(keys, labels, classes, found)
+    given = images.labels.numpy()
+    columns = zip(images.tasks, classes_of_tasks(given, given, images.tasks), strict=True)
+    labels_in = {
+        task.name: tuple(task.classes[i] if i >= 0 else None for i in column)
+        for task, column in columns
+    }
+    labels = tuple(", ".join(classes[i] for i in row if i >= 0) for row in given.tolist())
+    return Answers(keys, labels, tuple(sorted(set(labels))), found, labels_in)
 
 
 def _score(answer: Answer, labels: tuple[str, ...], classes: tuple[str, ...]) -> Evaluation:

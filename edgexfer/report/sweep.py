@@ -65,13 +65,14 @@ def sweep_answer(sweep: Sweep) -> str | None:
     }.get(sweep.baseline)
     if question is None:
         return None
-    said = [
-        f"{words.clean(arm.name, 60)} {_conclusion(arm.gain)}"
-        for arm in sweep.arms
-        if arm.gain is not None
-    ]
+    said = [f"{_name(arm)} {_conclusion(arm.gain)}" for arm in sweep.arms if arm.gain is not None]
     seeds = words.count(max(len(arm.seeds) for arm in sweep.arms), "seed")
     return f"{question} With {seeds}: {'; '.join(said)}."
+
+
+def _name(arm: Arm) -> str:
+    name = words.clean(arm.name, 40)
+    return name if arm.task is None else f"{name}, in {words.clean(arm.task, 40)}"
 
 
 def _conclusion(gain: SeededGain) -> str:
@@ -82,7 +83,7 @@ def _conclusion(gain: SeededGain) -> str:
 def _cells(sweep: Sweep, arm: Arm) -> dict[str, str]:
     gain = arm.gain
     return {
-        "trained by": words.clean(arm.name, 40),
+        "trained by": _name(arm),
         "accuracy": f"{arm.mean_pct:.2f} %",
         "of each seed": " ".join(f"{v:.2f}" for v in arm.top1_pct),
         "gain": _signed(gain.gain_pt) if gain else words.MISSING,

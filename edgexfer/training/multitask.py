@@ -3,7 +3,8 @@
 Several tasks are a property of the data (``data.labels``), not a strategy: one linear head holds
 the outputs of all tasks side by side, so that whatever freezes, adapts, distils or quantizes a
 model does so with one of several tasks too. Of a task that an image has no label of, nothing is
-asked.
+asked: a task's loss is the mean over the labels that there are in what goes through the model at
+once, so that where some are missing, two processes come near to what one does, but not to its bits.
 
 Losses are weighed in the one backward pass that a step has: by fixed weights, L = Σ w_t L_t, or by
 the tasks' uncertainty, L = Σ w_t (exp(-s_t) L_t + s_t / 2) with the logarithm s_t of each task's

@@ -11,28 +11,22 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import RunError
-from edgexfer.core.files import PathLike, read_json, sha256_file, write_json
+from edgexfer.core.files import PathLike, sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
-from edgexfer.core.stats import PairedDrop, paired_drop, wilson
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.models.groups import parameter_groups
-from edgexfer.models.weights import weights_file
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
 from edgexfer.training import checkpoint
 from edgexfer.training.job import Job
 from edgexfer.training.objective import Objective
 
 if TYPE_CHECKING:
-    from edgexfer.core.record import TaskAccuracy
     from edgexfer.data.dataset import Dataset
     from edgexfer.data.feed import TrainFeed
     from edgexfer.data.images import Images
     from edgexfer.training.loop import FitResult
-
-PREDICTIONS = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -238,9 +232,8 @@ def open_training(
     weights = config["model"]["weights"]
     # By content: another file under the same name makes another run. One that is not there is named
     # where the model is made.
-    file = weights_file(Path(weights)) if weights else None
-    if file is not None and file.is_file():
-        made_from["weights"] = sha256_file(file)
+    if weights and Path(weights).is_file():
+        made_from["weights"] = sha256_file(weights)
     wanted = RunInfo(
         SCHEMA,
         kind,
@@ -251,15 +244,7 @@ def open_training(
         made_from,
         {**lineage(), "seed": train["seed"]},
     )
-    return open_run(out, wanted, leader=world().rank == 0, defaults=_defaults())
-
-
-def _defaults() -> dict[str, Any]:
-    """Return the settings of a stage as they are where nothing is said, encoded."""
-    sections = {"train": TrainSection(), "model": ModelSection("")}
-    found: dict[str, Any] = encode(sections)
-    del found["train"]["checkpoint_s"]
-    return found
+    return open_run(out, wanted, leader=world().rank == 0)
 
 
 def finish(
@@ -289,17 +274,14 @@ def finish(
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
         the ends of its 95 % interval, and of several tasks the same for each.
     """
-    from edgexfer.bench.tasks import answers, by_task, codes, confidences
     from edgexfer.models.store import save_model
     from edgexfer.training.distributed import world
     from edgexfer.training.evaluate import predict_logits
+    from edgexfer.training.predictions import keep_predictions
 
     if world().rank != 0:
         return run.info
     logits = predict_logits(built.model, built.preprocess, test)
-    tasks, given = test.tasks, test.labels.numpy()
-    predictions = codes(answers(logits, tasks), given, tasks)
-    labels = codes(given, given, tasks)
     card = save_model(
         run.path,
         built.model,
@@ -308,56 +290,16 @@ def finish(
         preprocess=built.preprocess,
         origin=built.origin,
         options=built.options,
-        tasks=tasks,
+        tasks=test.tasks,
     )
-    sure = confidences(logits, given, tasks)
-    kept = {"labels": labels, "predictions": predictions, "confidences": sure}
-    write_json(run.path / PREDICTIONS, kept)
     found = {
         "model": built.name,
         "parameters": card.parameters,
         "weights_sha256": card.weights_sha256,
-        "test": {**score(labels, predictions), **_tasks(by_task(logits, given, tasks))},
+        "test": keep_predictions(run.path, logits, test),
         "fit": encode(result),
         **(more or {}),
     }
     run.set(status="done", result=found)
     checkpoint.clear(run.path)
     return run.info
-
-
-def _tasks(found: Sequence[TaskAccuracy]) -> dict[str, Any]:
-    return {"tasks": encode(tuple(found))} if found else {}
-
-
-def score(labels: Sequence[int], predictions: Sequence[int]) -> dict[str, Any]:
-    """Return n, correct and top-1 accuracy with its 95 % Wilson interval, in percent."""
-    n = len(labels)
-    correct = sum(1 for a, b in zip(labels, predictions, strict=True) if a == b)
-    low, high = wilson(correct, n)
-    return {
-        "n": n,
-        "correct": correct,
-        "top1_pct": 100 * correct / n,
-        "low_pct": 100 * low,
-        "high_pct": 100 * high,
-    }
-
-
-def compare_runs(first: PathLike, second: PathLike) -> PairedDrop:
-    """Compare two finished runs on the same test images: accuracy of the first minus the second.
-
-    Raises:
-        RunError: a run has no predictions, or they are of different images.
-    """
-    rights = []
-    for run in (first, second):
-        place = Path(run) / PREDICTIONS
-        if not place.is_file():
-            raise RunError(f"{run}: has no {PREDICTIONS}", "finish the run first")
-        saved = read_json(place)
-        rights.append(saved)
-    if rights[0]["labels"] != rights[1]["labels"]:
-        raise RunError(f"{second}: was tested on other images than {first}", "use the same data")
-    correct = [[a == b for a, b in zip(r["labels"], r["predictions"], strict=True)] for r in rights]
-    return paired_drop(correct[0], correct[1])

@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgexfer.core.errors import RunError
-from edgexfer.core.files import read_json
 from edgexfer.core.rundir import RunInfo
-from edgexfer.core.stats import SeededGain, seeded_gain
+from edgexfer.core.stats import seeded_gain
 from edgexfer.core.sweep import SCHEMA, Arm, Sweep
-from edgexfer.training.stage import PREDICTIONS
+from edgexfer.training.predictions import read_rights
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ def summarise(
 ) -> Sweep:
     """Compare ways of training, each with the same seeds and test images.
 
+    Of several tasks they are compared in all together first, then in each.
+
     Args:
         folder: of the sweep; the runs are named relative to it.
         infos: what each run says of itself.
@@ -51,22 +51,16 @@ def summarise(
     arms = list(dict.fromkeys(t.arm for t in infos))
     arms.sort(key=lambda arm: arm == baseline)
     against = arms[0] if baseline is None else baseline
-    rights = {arm: _rights([t.place for t in infos if t.arm == arm]) for arm in arms}
     first = next(iter(infos.values()))
+    tasks = [t["name"] for t in first.result["test"].get("tasks", ()) if t["n"]]
+    compared = [_compare(folder, infos, arms, against, task) for task in (None, *tasks)]
     return Sweep(
         schema=SCHEMA,
         student=model,
         teacher_top1_pct=first.result.get("teacher", {}).get("val_top1_pct"),
-        n=len(rights[against][0]),
+        n=int(first.result["test"]["n"]),
         baseline=against,
-        arms=tuple(
-            _arm(
-                folder,
-                {t: i for t, i in infos.items() if t.arm == arm},
-                None if arm == against else seeded_gain(rights[arm], rights[against]),
-            )
-            for arm in arms
-        ),
+        arms=tuple(arm for found in compared for arm in found),
     )
 
 
@@ -76,28 +70,33 @@ def beside(out: Path, ending: str) -> Path:
     return named.parent / f"{named.name}-{ending}"
 
 
-def _arm(folder: Path, infos: Mapping[Training, RunInfo], gain: SeededGain | None) -> Arm:
-    top1 = tuple(float(info.result["test"]["top1_pct"]) for info in infos.values())
-    return Arm(
-        name=next(iter(infos)).arm,
-        runs=tuple(_relative(t.place, folder) for t in infos),
-        seeds=tuple(t.seed for t in infos),
-        top1_pct=top1,
-        mean_pct=sum(top1) / len(top1),
-        images_per_s=tuple(float(i.result["fit"]["images_per_s"]) for i in infos.values()),
-        gain=gain,
-    )
-
-
-def _rights(places: Sequence[Path]) -> list[list[bool]]:
-    """Return for each run and test image whether the run was right."""
-    saved = [read_json(place / PREDICTIONS) for place in places]
-    for place, one in zip(places, saved, strict=True):
-        if one["labels"] != saved[0]["labels"]:
-            raise RunError(
-                f"{place}: was tested on other images than {places[0]}", "use the same data"
+def _compare(
+    folder: Path,
+    infos: Mapping[Training, RunInfo],
+    arms: Sequence[str],
+    against: str,
+    task: str | None,
+) -> list[Arm]:
+    """Return what each way of training came to, in one of several tasks or in all."""
+    read = dict(zip(infos, read_rights([t.place for t in infos], task), strict=True))
+    rights = {arm: [right for t, right in read.items() if t.arm == arm] for arm in arms}
+    found = []
+    for arm in arms:
+        runs = {t: info for t, info in infos.items() if t.arm == arm}
+        top1 = tuple(100 * sum(right) / len(right) for right in rights[arm])
+        found.append(
+            Arm(
+                name=arm,
+                runs=tuple(_relative(t.place, folder) for t in runs),
+                seeds=tuple(t.seed for t in runs),
+                top1_pct=top1,
+                mean_pct=sum(top1) / len(top1),
+                images_per_s=tuple(float(i.result["fit"]["images_per_s"]) for i in runs.values()),
+                gain=None if arm == against else seeded_gain(rights[arm], rights[against]),
+                task=task,
             )
-    return [[a == b for a, b in zip(s["labels"], s["predictions"], strict=True)] for s in saved]
+        )
+    return found
 
 
 def _relative(place: Path, folder: Path) -> str:

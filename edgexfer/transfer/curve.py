@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgexfer.core.errors import RecipeError
-from edgexfer.core.files import PathLike, read_json
+from edgexfer.core.files import PathLike
+from edgexfer.data.task import find_task
 from edgexfer.recipe import DataSection, TeacherSection
-from edgexfer.training.stage import PREDICTIONS, open_data
+from edgexfer.training.predictions import read_rights
+from edgexfer.training.stage import open_data
 from edgexfer.transfer.finetune import finetune
 
 Float = npt.NDArray[np.float64]
@@ -83,6 +85,7 @@ def learning_curve(
     *,
     fractions: Sequence[float] = (0.125, 0.25, 0.5, 1.0),
     seeds: int = 2,
+    task: str | None = None,
 ) -> Curve:
     """Train on growing parts of the training images, each tested on the same test images.
 
@@ -95,26 +98,30 @@ def learning_curve(
         out: folder of the runs.
         fractions: parts of the training images, each above 0 and at most 1; at least three.
         seeds: trainings of each size.
+        task: one of several, whose curve is looked at; ``None`` for all together, where an image is
+            right with all labels that it has. The trainings are the same.
 
     Raises:
         RecipeError: there are too few sizes or seeds, or one is out of range.
+        InputError: there is no such task.
         EdgexferError: as ``finetune`` raises it.
     """
-    sizes = _sizes(data, fractions)
+    dataset = open_data(data)
+    if task is not None:
+        find_task(dataset.tasks, task)
+    sizes = _sizes(len(dataset.splits["train"]), fractions)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: trains nothing", "give at least 1")
-    rights: dict[int, list[list[bool]]] = {size: [] for size in sizes}
     first = teacher.train.seed
+    places: list[Path] = []
     # The larger ones last: what a folder of small ones shows is shown early.
     for size in sizes:
         for seed in range(first, first + seeds):
             section = replace(teacher, train=replace(teacher.train, seed=seed))
-            place = Path(out) / f"{size}" / f"seed-{seed}"
-            finetune(replace(data, train_limit=size), section, place)
-            saved = read_json(place / PREDICTIONS)
-            pairs = zip(saved["labels"], saved["predictions"], strict=True)
-            rights[size].append([a == b for a, b in pairs])
-    return fit_curve(rights)
+            places.append(Path(out) / f"{size}" / f"seed-{seed}")
+            finetune(replace(data, train_limit=size), section, places[-1])
+    rights = read_rights(places, task)
+    return fit_curve({size: rights[i * seeds : (i + 1) * seeds] for i, size in enumerate(sizes)})
 
 
 def fit_curve(rights: Rights) -> Curve:
@@ -175,13 +182,12 @@ def _gain(sizes: npt.NDArray[np.float64], errors: Float) -> tuple[Float, Float]:
     return gain, chosen
 
 
-def _sizes(data: DataSection, fractions: Sequence[float]) -> list[int]:
+def _sizes(images: int, fractions: Sequence[float]) -> list[int]:
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise RecipeError(
             "--fractions: one is not above 0 and at most 1",
             "write --fractions 0.125,0.25,0.5,1",
         )
-    images = len(open_data(data).splits["train"])
     sizes = sorted({round(fraction * images) for fraction in fractions})
     if len(sizes) < 3:
         raise RecipeError(

@@ -4,7 +4,7 @@
 
     OUT/                     the model that was asked for
     OUT-guard/ARM/seed-S/    further seeds of it, and of ``scratch`` and ``probe``
-    OUT-guard/sweep.json     what they came to, with intervals
+    OUT-guard/sweep.json     what they came to, with intervals; of several tasks, in each as well
 
 ``scratch`` says whether the source weights help at all, ``probe`` what they know as they are
 (Wang et al., "Characterizing and Avoiding Negative Transfer", CVPR 2019, define negative transfer
@@ -62,7 +62,7 @@ def finetune_all(
     first = teacher.train.seed
     # Seed by seed, so that an interrupted guard has whole comparisons.
     for seed in range(first, first + teacher.seeds):
-        for arm, section in _arms(teacher).items():
+        for arm, section in _arms(data, teacher).items():
             place = folder / arm / f"seed-{seed}"
             training = Training(
                 arm, seed, here if (arm, seed) == (teacher.strategy, first) else place
@@ -82,28 +82,36 @@ def refuse_harm(sweep: Sweep | None, out: PathLike) -> None:
     """Stop where the source weights are shown to hurt.
 
     Raises:
-        GateError: the strategy is worse than the same model from scratch, beyond the interval.
+        GateError: the strategy is worse than the same model from scratch, beyond the interval; of
+            several tasks in all together or in any of them.
     """
-    gain = sweep.arms[0].gain if sweep is not None else None
-    if sweep is None or gain is None or gain.verdict != "hurts":
+    if sweep is None:
         return
+    ours = [(arm, arm.gain) for arm in sweep.arms if arm.name == sweep.arms[0].name]
+    hurt = [(arm, gain) for arm, gain in ours if gain is not None and gain.verdict == "hurts"]
+    if not hurt:
+        return
+    arm, gain = hurt[0]
+    where = f" in task {arm.task}" if arm.task is not None else ""
     raise GateError(
-        f"{out}: negative transfer: {sweep.arms[0].name} is {-gain.gain_pt:.2f} points below the "
-        f"same model from scratch (95 % interval {-gain.high_pt:.2f} to {-gain.low_pt:.2f})",
+        f"{out}: negative transfer: {arm.name} is {-gain.gain_pt:.2f} points below the same model "
+        f"from scratch{where} (95 % interval {-gain.high_pt:.2f} to {-gain.low_pt:.2f})",
         f"use {beside(Path(out), 'guard') / SCRATCH}, other source weights, or a larger "
         "train.backbone_lr; `edgexfer advise` compares sources",
     )
 
 
-def _arms(teacher: TeacherSection) -> dict[str, TeacherSection]:
+def _arms(data: DataSection, teacher: TeacherSection) -> dict[str, TeacherSection]:
     """Return the strategy itself, a probe where it is none, and the same model from scratch."""
     alone = replace(teacher, guard=False, seeds=1)
     without = replace(alone.model, weights=None, pretrained=False)
     # A rate below 1 protects what was learned before; there is nothing of the kind.
     train = replace(alone.train, backbone_lr=1.0, layer_decay=1.0)
+    # What is fitted in closed form knows one label of each image.
+    options = {"head": "trained"} if data.labels is not None else {}
     return {
         teacher.strategy: alone,
-        PROBE: replace(alone, strategy=PROBE, strategy_options={})
+        PROBE: replace(alone, strategy=PROBE, strategy_options=options)
         if teacher.strategy != PROBE
         else alone,
         SCRATCH: replace(alone, strategy=SCRATCH, strategy_options={}, model=without, train=train),

@@ -7,8 +7,9 @@ computed once; the head is then a logistic regression or a linear SVM on them, m
 Σ loss, of features brought to mean 0 and deviation 1, which is written into the model's own head.
 
 Of the schedule, optimiser and augmentation only ``head: trained`` makes use; it is a probe in the
-training loop, worth its time where the views of augmentation help. A perceptron of several layers
-is not offered: an architecture has a linear head, and its card could not rebuild another.
+training loop, worth its time where the views of augmentation help, and the one for several tasks.
+A perceptron of several layers is not offered: an architecture has a linear head, and its card could
+not rebuild another.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from edgexfer.training.job import FitResult, Job
 from edgexfer.training.stage import images_of
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
+MULTI_TASK = True
 NEEDS_WEIGHTS = True
 Float = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -88,7 +90,7 @@ def prepare(subject: Subject) -> Plan:
     """Freeze all but the head.
 
     Raises:
-        RecipeError: C is given for a head that has none.
+        RecipeError: C is given for a head that has none, or several tasks to one that is fitted.
         ModelError: the head is no linear layer with a bias.
     """
     options: Options = subject.options
@@ -100,6 +102,12 @@ def prepare(subject: Subject) -> Plan:
                 "leave out c, or use --option head=logistic",
             )
         return Plan(frozen=frozen)
+    if subject.dataset.tasks:
+        raise RecipeError(
+            f"strategy probe: head {options.head} knows one label of each image, data.labels has "
+            f"{len(subject.dataset.tasks)} tasks",
+            "use --option head=trained, or leave data.labels out",
+        )
     heads = _heads(subject.built.model)
     report: dict[str, Any] = {}
     return Plan(

@@ -16,7 +16,7 @@ import edgexfer
 from edgexfer import DataSection, ModelSection, PretrainSection, TeacherSection, TrainSection
 from edgexfer.core.files import read_json
 from edgexfer.core.stats import seeded_gain
-from edgexfer.training.stage import PREDICTIONS
+from edgexfer.training.predictions import PREDICTIONS
 
 
 def main() -> None:

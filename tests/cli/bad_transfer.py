@@ -312,7 +312,7 @@ def labels_with_too_many_weights(p: Place) -> list[str]:
     return _tasks(p, _rows(p, "x,u", "y,v"), "--task-weights", "1,2,3", "--strategy", "scratch")
 
 
-def labels_for_a_strategy_of_one(p: Place) -> list[str]:
+def labels_for_a_probe_in_closed_form(p: Place) -> list[str]:
     weights = p.run / "model" / "weights.safetensors"
     more = ("--strategy", "probe", "--weights", str(weights))
     return _tasks(p, _rows(p, "x,u", "y,v"), *more)

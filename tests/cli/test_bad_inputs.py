@@ -290,7 +290,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.labels_of_one_class, 2, ("task b", "only the class 'u'")),
     (bad_transfer.labels_without_a_label, 2, ("task b", "no label")),
     (bad_transfer.labels_with_too_many_weights, 2, ("3 weights for 2 tasks", "a, b")),
-    (bad_transfer.labels_for_a_strategy_of_one, 2, ("probe", "2 tasks", "full")),
+    (bad_transfer.labels_for_a_probe_in_closed_form, 2, ("probe", "2 tasks", "head=trained")),
 ]
 
 

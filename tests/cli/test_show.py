@@ -16,7 +16,7 @@ from edgexfer.core.stats import SeededGain
 from edgexfer.core.sweep import SCHEMA as SWEEP
 from edgexfer.core.sweep import Arm, Sweep
 from edgexfer.distill.sweep import Outcome
-from edgexfer.training.stage import PREDICTIONS
+from edgexfer.training.predictions import PREDICTIONS
 
 pytestmark = pytest.mark.torch
 

@@ -142,6 +142,49 @@ def test_a_division_that_cannot_be_is_refused(
     assert fix in caught.value.fix
 
 
+WELL, ILL = (True, True, True), (True, True, False)
+
+
+def two_tasks() -> Answers:
+    """Three pictures, two tasks, a label missing; the second model errs in the task ``site``."""
+    return Answers(
+        ("test/x/1.jpg", "test/x/2.jpg", "test/y/3.jpg"),
+        ("kind=cat, site=in", "kind=dog", "kind=dog, site=out"),
+        (),
+        (
+            Answer("a", (True, False, True), right_in={"kind": (True, False, True), "site": WELL}),
+            Answer("b", (True, False, False), right_in={"kind": (True, False, True), "site": ILL}),
+        ),
+        {"kind": ("cat", "dog", "dog"), "site": ("in", None, "out")},
+    )
+
+
+def test_each_of_several_tasks_is_audited_on_the_images_that_have_its_label() -> None:
+    found = compare_groups([(Path("bundle"), two_tasks())], ["folder:1"])
+    told = [(s.title, s.n, s.top1_pct, s.lost, s.won) for s in found.subjects]
+    assert told == [
+        ("bundle/a, task kind", 3, pytest.approx(200 / 3), (), ()),
+        ("bundle/b, task kind", 3, pytest.approx(200 / 3), (), ()),
+        ("bundle/a, task site", 2, 100.0, (), ()),
+        ("bundle/b, task site", 2, 50.0, ("test/y/3.jpg",), ()),
+    ]
+    site = {(s.by, s.group): (s.n, s.correct) for s in found.subjects[3].groups}
+    assert site == {
+        **{("class", "in"): (1, 1), ("class", "out"): (1, 0)},
+        **{("folder:1", "x"): (1, 1), ("folder:1", "y"): (1, 0)},
+    }
+    assert (found.n, found.intervals) == (3, 8)
+    assert "bundle/b, task site: 50.00 % top-1, n=2; 1 images lost, 0 won" in to_text(found)
+    lines = over_limit(found, None, 10.0)
+    assert any(line.startswith("bundle/b, task site, class 'out': loses") for line in lines)
+
+
+def test_a_level_that_data_of_several_tasks_lacks_is_refused() -> None:
+    with pytest.raises(DataError, match="has no folder at level 2 below the data") as caught:
+        divide(two_tasks(), "folder:2")
+    assert "FILE.csv:COLUMN" in caught.value.fix
+
+
 def test_other_images_and_a_reference_that_cannot_run_are_refused() -> None:
     first = answers(FAIR)
     fewer = Answers(first.keys[1:], first.labels[1:], first.classes, first.answers)

@@ -10,12 +10,20 @@ from safetensors.torch import save_file
 
 from edgexfer.models.create import create_model
 from edgexfer.recipe import DataSection
-from tests.pictures import write_folder
+from tests.pictures import write_folder, write_table
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
     return DataSection(str(write_folder(tmp_path_factory.mktemp("data") / "pictures", 16)))
+
+
+@pytest.fixture(scope="session")
+def tabled(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
+    """Pictures with labels of two tasks, some of them missing."""
+    place = tmp_path_factory.mktemp("tabled")
+    pictures = write_folder(place / "pictures", 24)
+    return DataSection(str(pictures), labels=str(write_table(pictures, place / "labels.csv")))
 
 
 @pytest.fixture(scope="session")

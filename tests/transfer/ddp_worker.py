@@ -1,11 +1,13 @@
 """Short trainings of a small transformer by one strategy after the other, in one process or more.
 
-``python -m tests.transfer.ddp_worker PICTURES SOURCE RUNS``, as torchrun starts it.
+``python -m tests.transfer.ddp_worker PICTURES SOURCE RUNS``, as torchrun starts it; beside the
+pictures lie ``PICTURES-tasks.csv`` and ``PICTURES-gaps.csv``.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ TRAINED = (
     "prototype",
 )
 STRATEGIES = ("scratch", *TRAINED, *REMEMBERING)
+# Several tasks, with all labels and with some missing.
+TABLES = ("tasks", "gaps")
+RUNS = (*STRATEGIES, *TABLES)
 OPTIONS: dict[str, dict[str, Any]] = {"delta": {"layers": ["blocks.0"]}}
 SIZE = {"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
 
@@ -58,6 +63,11 @@ def main(pictures: Path, source: Path, runs: Path) -> None:
         model = ModelSection("vit_tiny_patch16_224", 16, weights, options=SIZE)
         section = TeacherSection(model, name, options, train=train)
         finetune(DataSection(str(pictures)), section, runs / name)
+    for name in TABLES:
+        table = DataSection(str(pictures), labels=f"{pictures}-{name}.csv")
+        model = ModelSection("vit_tiny_patch16_224", 16, options=SIZE)
+        weighed = replace(train, balance="uncertainty")
+        finetune(table, TeacherSection(model, "scratch", train=weighed), runs / name)
 
 
 if __name__ == "__main__":

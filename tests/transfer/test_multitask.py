@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,14 @@ import torch
 
 from edgexfer.bench.tasks import answers, by_task, codes, confidences, marks, right
 from edgexfer.bench.verify import verify_bundle
-from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.errors import GateError, InputError, ModelError, RecipeError, RunError
 from edgexfer.core.model import read_card
+from edgexfer.core.stats import SeededGain
+from edgexfer.core.sweep import SCHEMA, Arm, Sweep, read_sweep
 from edgexfer.core.tasks import Task, class_names, spans
+from edgexfer.data.task import find_task, of_task
 from edgexfer.distill.stage import distill
+from edgexfer.export.audit import audit
 from edgexfer.export.evaluate import evaluate, to_text
 from edgexfer.export.load import load_bundle
 from edgexfer.export.stage import export
@@ -26,36 +29,20 @@ from edgexfer.recipe import (
     StudentSection,
     TeacherSection,
 )
+from edgexfer.report.sweep import sweep_answer, sweep_table
 from edgexfer.training.multitask import Balance, label_objective, make_balance
 from edgexfer.training.objective import Views
+from edgexfer.training.predictions import read_rights
 from edgexfer.training.stage import open_data
+from edgexfer.transfer.curve import learning_curve
 from edgexfer.transfer.finetune import finetune
-from tests.pictures import write_folder
+from edgexfer.transfer.guard import finetune_all, refuse_harm
 from tests.transfer.tiny import TRAIN
 
 pytestmark = pytest.mark.torch
 
 TASKS = (Task("a", ("p", "q")), Task("b", ("x", "y", "z")))
 VIEWS = Views(torch.arange(4), 0, 0, 1)
-
-
-def write_table(pictures: Path, place: Path) -> Path:
-    """Ask each picture for its colour and whether it is warm; a quarter of either is missing."""
-    with place.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "colour", "warm"])
-        for i, found in enumerate(sorted(pictures.rglob("*.png"))):
-            colour = found.parent.name
-            cells = [colour if i % 4 else "", str(colour == "red") if i % 4 != 1 else ""]
-            writer.writerow([found.relative_to(pictures).as_posix(), *cells])
-    return place
-
-
-@pytest.fixture(scope="module")
-def tabled(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    place = tmp_path_factory.mktemp("tabled")
-    pictures = write_folder(place / "pictures", 24)
-    return DataSection(str(pictures), labels=str(write_table(pictures, place / "labels.csv")))
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +149,122 @@ def test_a_run_knows_its_tasks_and_is_measured_in_each(run: Path, tabled: DataSe
     assert [task.n for task in found.tasks] == (test >= 0).sum(axis=0).tolist()
     assert all(task.top1_pct is not None and task.top1_pct > 60 for task in found.tasks)
     assert "task warm:" in to_text([found]) and "right in all tasks" in to_text([found])
+
+
+def test_each_task_is_audited(run: Path, tabled: DataSection) -> None:
+    found = audit([run, run], None, ["folder:1"])
+    given = open_data(tabled).splits["test"].labels
+    n = (given >= 0).sum(axis=0).tolist()
+    assert [(s.task, s.n) for s in found.subjects] == [
+        *[("colour", n[0])] * 2,
+        *[("warm", n[1])] * 2,
+    ]
+    scores = {t.name: t.top1_pct for t in evaluate(run, None)[0].tasks}
+    assert {s.task: s.top1_pct for s in found.subjects} == pytest.approx(scores)
+    for subject in found.subjects:
+        by_class, by_folder = (
+            {s.group: s.n for s in subject.groups if s.by == by} for by in ("class", "folder:1")
+        )
+        assert sum(by_class.values()) == sum(by_folder.values()) == subject.n
+        assert set(by_folder) == {"blue", "green", "red"}
+        assert subject.lost == subject.won == ()
+
+
+def test_predictions_are_kept_by_task(run: Path, tabled: DataSection) -> None:
+    """What is kept with the run is what ``evaluate`` finds, in each task and in all."""
+    (found,) = evaluate(run, None)
+    for task in found.tasks:
+        (right,) = read_rights([run], task.name)
+        assert (len(right), sum(right)) == (task.n, task.correct)
+    (right,) = read_rights([run])
+    assert (len(right), sum(right)) == (found.n, found.correct)
+    with pytest.raises(RunError, match="was not tested in task cold"):
+        read_rights([run], "cold")
+
+
+def test_the_guard_compares_each_task(tmp_path: Path, run: Path, tabled: DataSection) -> None:
+    model = ModelSection("resnet8", 16, weights=str(run / "model" / "weights.safetensors"))
+    train = replace(TRAIN, epochs=1, lr=1e-5)
+    section = TeacherSection(model, "full", guard=True, train=train)
+    info, sweep = finetune_all(tabled, section, tmp_path / "run")
+    assert sweep is not None and sweep == read_sweep(tmp_path / "run-guard")
+    arms = [(arm.task, arm.name) for arm in sweep.arms]
+    names = ("full", "probe", "scratch")
+    assert arms == [(task, name) for task in (None, "colour", "warm") for name in names]
+    tested = {task["name"]: task for task in info.result["test"]["tasks"]}
+    for arm in (arm for arm in sweep.arms if arm.task is not None and arm.name == "full"):
+        assert arm.mean_pct == pytest.approx(tested[arm.task]["top1_pct"])
+        assert arm.gain is not None and arm.gain.n == tested[arm.task]["n"]
+    assert "full, in warm" in sweep_table(sweep) and "full, in warm" in (sweep_answer(sweep) or "")
+
+
+def test_harm_in_one_task_is_harm(tmp_path: Path) -> None:
+    def arm(task: str | None, low: float, high: float) -> Arm:
+        gain = SeededGain((low + high) / 2, low, high, 2, 100)
+        return Arm("full", (), (0, 1), (), 0.0, (), gain, task)
+
+    arms = (arm(None, -1.0, 3.0), arm("colour", 1.0, 5.0), arm("warm", -5.0, -1.0))
+    with pytest.raises(GateError, match="below the same model from scratch in task warm"):
+        refuse_harm(Sweep(SCHEMA, "resnet8", None, 100, "scratch", arms), tmp_path / "run")
+
+
+def test_a_curve_is_drawn_for_each_task_from_the_same_trainings(
+    tmp_path: Path, tabled: DataSection
+) -> None:
+    train = replace(TRAIN, epochs=1)
+    teacher = TeacherSection(ModelSection("resnet8", size=16), "scratch", train=train)
+    seen = {
+        task: learning_curve(
+            tabled, teacher, tmp_path, fractions=(0.25, 0.5, 1), seeds=1, task=task
+        )
+        for task in (None, "colour", "warm")
+    }
+    assert len(list(tmp_path.glob("*/seed-0"))) == 3
+    labels = open_data(tabled).splits["test"].labels
+    n = (labels >= 0).sum(axis=0).tolist()
+    assert [curve.n for curve in seen.values()] == [len(labels), *n]
+    for task, curve in seen.items():
+        last = tmp_path / str(curve.points[-1].images) / "seed-0"
+        (right,) = read_rights([last], task)
+        assert curve.points[-1].top1_pct == pytest.approx(100 * sum(right) / len(right))
+
+
+def test_a_probe_of_several_tasks_is_trained_by_steps(
+    tmp_path: Path, run: Path, tabled: DataSection
+) -> None:
+    model = ModelSection("resnet8", 16, weights=str(run / "model" / "weights.safetensors"))
+    section = TeacherSection(model, "probe", train=TRAIN)
+    with pytest.raises(RecipeError, match="logistic knows one label of each image") as error:
+        finetune(tabled, section, tmp_path / "run")
+    assert "head=trained" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("labels", "what", "fix"),
+    [
+        (True, "--task hot: data.labels has no such task", "known: colour, warm"),
+        (False, "--task hot: the images have one label each", "--labels"),
+    ],
+)
+def test_a_task_that_is_not_there_is_refused(
+    tabled: DataSection, *, labels: bool, what: str, fix: str
+) -> None:
+    data = tabled if labels else replace(tabled, labels=None)
+    with pytest.raises(InputError) as error:
+        find_task(open_data(data).tasks, "hot")
+    assert error.value.what == what and fix in error.value.fix
+
+
+def test_one_task_is_a_data_set_of_its_own(tabled: DataSection) -> None:
+    whole = open_data(tabled)
+    warm = of_task(whole, "warm")
+    assert warm.classes == ("False", "True") and not warm.tasks
+    assert warm.fingerprint != of_task(whole, "colour").fingerprint
+    for name, split in warm.splits.items():
+        assert len(split) == int((whole.splits[name].labels[:, 1] >= 0).sum())
+        assert len(warm.contents[name]) == len(split)
+        for key, label in zip(split.keys, split.labels.tolist(), strict=True):
+            assert warm.classes[label] == str(key.startswith("red/"))
 
 
 def test_labels_of_fewer_tasks_are_refused(tmp_path: Path, run: Path, tabled: DataSection) -> None:

@@ -24,10 +24,10 @@ from edgexfer.training import loop
 from edgexfer.transfer import finetune as stage
 from edgexfer.transfer.finetune import finetune
 from edgexfer.transfer.plan import strategy_names
-from tests.pictures import write_folder
+from tests.pictures import write_folder, write_table
 from tests.training.test_resume import start
 from tests.transfer import adapt_worker
-from tests.transfer.ddp_worker import REMEMBERING, STRATEGIES, main
+from tests.transfer.ddp_worker import REMEMBERING, RUNS, main
 from tests.transfer.tiny import TRAIN, from_weights
 
 pytestmark = pytest.mark.torch
@@ -81,7 +81,19 @@ def train_until_killed(data: DataSection, section: TeacherSection, place: Path) 
 def test_a_killed_training_ends_with_the_same_bits(
     tmp_path: Path, data: DataSection, weights: Path, old: Path, name: str
 ) -> None:
-    section = section_of(name, weights, old)
+    check_resumed(tmp_path, data, section_of(name, weights, old))
+
+
+def test_a_killed_training_of_several_tasks_does_so_too(
+    tmp_path: Path, tabled: DataSection
+) -> None:
+    """What weighs the tasks moves from step to step, and must go on from where it stood."""
+    train = replace(OFTEN, balance="uncertainty", mixup=0.2)
+    model = ModelSection("resnet8", size=16)
+    check_resumed(tmp_path, tabled, TeacherSection(model, "scratch", train=train))
+
+
+def check_resumed(tmp_path: Path, data: DataSection, section: TeacherSection) -> None:
     child = start(train_until_killed, data, section, tmp_path / "run")
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
@@ -95,6 +107,8 @@ def test_a_killed_training_ends_with_the_same_bits(
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     """A transformer has no batch norm, whose statistics each process takes of its own share."""
     pictures = write_folder(tmp_path / "pictures", 16)
+    write_table(pictures, tmp_path / "pictures-tasks.csv", gaps=False)
+    write_table(pictures, tmp_path / "pictures-gaps.csv")
     main(pictures, tmp_path / "one", tmp_path / "one")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", "-m", "tests.transfer.ddp_worker"]
@@ -108,12 +122,13 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in STRATEGIES:
+    for name in RUNS:
         runs = [tmp_path / processes / name for processes in ("one", "two")]
         assert read_run(runs[1]).status == "done", name
         one, two = (load_file(run / "model" / "weights.safetensors") for run in runs)
-        if name == "bss":
-            continue  # each process looks at the spectrum of its own share
+        if name in ("bss", "gaps"):
+            # Each process looks at the spectrum, or at the labels that there are, of its own share.
+            continue
         for tensor, value in one.items():
             apart = float((two[tensor] - value).abs().max())
             assert apart < 1e-4, f"{name}: {tensor}"
