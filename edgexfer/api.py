@@ -114,8 +114,7 @@ def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLik
     Args:
         data: folder of the images, or a whole section.
         model: name of the architecture, or a whole section.
-        out: the run's folder; ``ModelSection(weights="OUT/model/weights.safetensors")`` starts from
-            what it learned.
+        out: the run's folder; ``ModelSection(NAME, weights="OUT")`` starts from what it learned.
     """
     from edgexfer.transfer.pretrain import pretrain as stage
 

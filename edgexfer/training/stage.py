@@ -17,6 +17,7 @@ from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.models.groups import parameter_groups
+from edgexfer.models.weights import weights_file
 from edgexfer.recipe import DataSection, ModelSection, TrainSection
 from edgexfer.training import checkpoint
 from edgexfer.training.job import Job
@@ -232,8 +233,9 @@ def open_training(
     weights = config["model"]["weights"]
     # By content: another file under the same name makes another run. One that is not there is named
     # where the model is made.
-    if weights and Path(weights).is_file():
-        made_from["weights"] = sha256_file(weights)
+    file = weights_file(Path(weights)) if weights else None
+    if file is not None and file.is_file():
+        made_from["weights"] = sha256_file(file)
     wanted = RunInfo(
         SCHEMA,
         kind,
@@ -244,7 +246,15 @@ def open_training(
         made_from,
         {**lineage(), "seed": train["seed"]},
     )
-    return open_run(out, wanted, leader=world().rank == 0)
+    return open_run(out, wanted, leader=world().rank == 0, defaults=_defaults())
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the settings of a stage as they are where nothing is said, encoded."""
+    sections = {"train": TrainSection(), "model": ModelSection("")}
+    found: dict[str, Any] = encode(sections)
+    del found["train"]["checkpoint_s"]
+    return found
 
 
 def finish(
