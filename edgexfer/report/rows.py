@@ -10,7 +10,7 @@ from typing import Any
 from edgexfer.core.fastest import Timed
 from edgexfer.core.record import Record
 from edgexfer.core.stats import Quantile, median
-from edgexfer.report.words import clean, count
+from edgexfer.report.words import clean, count, milliseconds
 
 # Facts that make a machine another one. Load, clock and temperature change while it stays the same.
 _MACHINE = ("board", "cpu", "machine", "usable_cores", "memory_bytes", "power_mode", "l4t")
@@ -149,6 +149,11 @@ class Group:
     method: tuple[Any, ...] = ()
 
     @property
+    def scenario(self) -> str:
+        """What was measured, of all rows."""
+        return self.rows[0].scenario
+
+    @property
     def by_throughput(self) -> bool:
         """Whether images in a second were measured, not latencies."""
         return any(r.record.throughput or r.record.server for r in self.rows)
@@ -266,6 +271,8 @@ def settings_name(record: Record) -> str:
         parts.insert(0, clean(scenario.replace("_", " ")))
     if isinstance(settings.get("streams"), int) and settings["streams"] > 1:
         parts.append(count(settings["streams"], "stream"))
+    if isinstance(settings.get("bound_ns"), int):
+        parts.append(f"p99 at most {milliseconds(settings['bound_ns'])}")
     return ", ".join(parts)
 
 

@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from edgexfer.core.record import Record
 from edgexfer.report import words
 from edgexfer.report.columns import aligned
-from edgexfer.report.rows import Group, Row, group_rows
+from edgexfer.report.rows import Group, Row, group_rows, value_of
 
-_HEADS = ("model", "artefact", "accuracy", "size", "p50", "p90", "speed-up", "status")
 _LEFT = {"model", "artefact", "status"}
+_LATENCY = ("p50", "p90")
+# What says how fast where single latencies do not say it all.
+_SPEED = {
+    "offline": ("images/s",),
+    "server": ("queries/s", "p99"),
+    "sustained": (*_LATENCY, "at first", "at last", "slow-down"),
+}
 
 
 def summary_table(
@@ -28,21 +34,31 @@ def summary_table(
         roles: ``teacher``, ``student`` or ``control`` by the ``manifest_sha256`` of a bundle.
 
     Returns:
-        Lines without a final line break; latencies in milliseconds, sizes in SI units.
+        Lines without a final line break; latencies in milliseconds, rates per second, sizes in SI
+        units. Of a scenario that measures no single latencies, the columns are those of its rate.
     """
     known = roles or {}
     rows = (Row("", r, known.get(str(r.bundle.get("manifest_sha256")), "")) for r in records)
     groups = group_rows(rows, reference)
-    return "\n\n".join(_table(group, titled=len(groups) > 1) for group in groups)
+    usual = all(group.scenario == "single_stream" for group in groups)
+    return "\n\n".join(_table(g, titled=len(groups) > 1 or not usual) for g in groups)
 
 
 def _table(group: Group, *, titled: bool) -> str:
     cells = [_cells(row) for row in group.rows]
-    heads = [h for h in _HEADS if h != "speed-up" or group.reference is not None]
+    related = ["speed-up"] if group.reference is not None else []
+    speed = _SPEED.get(group.scenario, _LATENCY)
+    heads = ["model", "artefact", "accuracy", "size", *speed, *related, "status"]
     lines = [f"{group.machine}, {group.settings}"] if titled else []
     lines += aligned(heads, cells, _LEFT)
     if group.reference is not None:
-        lines.append(f"speed-up: p50 of {group.reference.full_name} over its own")
+        name = group.reference.full_name
+        over = f"its own rate over that of {name}"
+        lines.append(f"speed-up: {over if group.by_throughput else f'p50 of {name} over its own'}")
+    if group.scenario == "sustained":
+        lines.append(
+            "slow-down: the last fifth of a run (at last) over its first minute (at first)"
+        )
     return "\n".join(lines + [_reasons(row) for row in group.rows if row.record.reasons])
 
 
@@ -55,6 +71,8 @@ def _reasons(row: Row) -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
+    kept, served = row.record.sustained, row.record.server
+    rate = words.MISSING if row.per_s is None else words.significant(row.per_s)
     return {
         "model": words.clean(row.model, 40),
         "artefact": words.clean(row.artefact, 40),
@@ -62,6 +80,12 @@ def _cells(row: Row) -> dict[str, str]:
         "size": words.size(row.size_bytes),
         "p50": words.milliseconds(row.p50_ns),
         "p90": words.milliseconds(row.p90_ns),
+        "images/s": rate,
+        "queries/s": rate,
+        "p99": words.milliseconds(value_of(served.p99) if served else None),
+        "at first": words.milliseconds(kept.first_ns if kept else None),
+        "at last": words.milliseconds(kept.last_ns if kept else None),
+        "slow-down": f"{kept.ratio:.2f}×" if kept else words.MISSING,
         "speed-up": words.times(row.speedup),
         "status": words.clean(row.record.status, 20),
     }
