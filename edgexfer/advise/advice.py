@@ -29,6 +29,7 @@ from edgexfer.core.errors import InputError
 from edgexfer.data.dataset import Dataset
 from edgexfer.data.sides import SMALL_PX as SIDE_PX
 from edgexfer.data.sides import median_side
+from edgexfer.data.task import of_task
 from edgexfer.profiles import find_profile
 from edgexfer.recipe import (
     DataSection,
@@ -56,6 +57,7 @@ class Wishes:
         students: candidates; empty for some that suit the images.
         target: where the student is to run: a profile by name, alias or path.
         fleet: a machine of that kind, to measure on.
+        task: which of several the advice is for.
     """
 
     sources: Sequence[str] = ()
@@ -65,6 +67,7 @@ class Wishes:
     students: Sequence[str] = ()
     target: str | None = None
     fleet: Fleet | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,16 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     Raises:
         DataError: the images are unusable.
         RunError, ModelError, MachineError: a source cannot be opened.
-        InputError: a source is named twice, or pictures of a source without a source.
+        InputError: a source is named twice, or pictures of a source without a source; the images
+            have several tasks and none is named, or one that is not there.
         ProfileError: the target is unknown.
     """
     _refuse(wishes)
     profile = None if wishes.target is None else find_profile(wishes.target)
     if profile is not None:
         check_fleet(profile, wishes.fleet)
-    dataset = open_data(data)
+    whole = open_data(data)
+    dataset = _one_task(whole, wishes)
     train = dataset.splits["train"]
 
     # 1. Which source. Of a pre-trained one no more is kept than what it sees.
@@ -141,13 +146,13 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
 
     # 3. Which strategy, and which student.
     per_class = len(train) / len(dataset.classes)
-    choice = choose(per_class, depth, distance)
+    choice = choose(per_class, depth, distance, several=bool(whole.tasks))
     size = _size(dataset, source, wishes)
     names = tuple(wishes.students) or (SMALL if size <= SMALL_PX else LARGE)
     students: tuple[Student, ...] = ()
     if profile is not None:
         with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
-            candidates = make_candidates(names, len(dataset.classes), size, Path(scratch))
+            candidates = make_candidates(names, len(whole.classes), size, Path(scratch))
             students = rank_students(candidates, profile, wishes.fleet)
 
     # 4. The recipe, and what all this cannot know.
@@ -165,7 +170,7 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
         students=students,
         choice=choice,
         recipe=_recipe(data, wishes, source, choice, ModelSection(student, size)),
-        notes=_notes(dataset, source, distance, students),
+        notes=_notes(dataset, source, distance, students, wishes.task),
     )
 
 
@@ -191,6 +196,19 @@ def _refuse(wishes: Wishes) -> None:
         raise InputError("--students is given, but no target to rank them for", "add --target")
     if wishes.fleet is not None and wishes.target is None:
         raise InputError("--on is given, but no target to measure students for", "add --target")
+
+
+def _one_task(whole: Dataset, wishes: Wishes) -> Dataset:
+    """Return what the advice is for: of several tasks the one that is named."""
+    if wishes.task is not None:
+        return of_task(whole, wishes.task)
+    if whole.tasks:
+        names = ", ".join(task.name for task in whole.tasks)
+        raise InputError(
+            f"the images have labels of {len(whole.tasks)} tasks, and advice is for one",
+            f"add --task, one of {names}; the recipe trains them all",
+        )
+    return whole
 
 
 def _refuse_unlike(seen: dict[str, Features]) -> None:
@@ -250,6 +268,7 @@ def _notes(
     source: Source | None,
     distance: Distance | None,
     students: Sequence[Student],
+    task: str | None,
 ) -> tuple[str, ...]:
     notes = []
     if source is None:
@@ -261,8 +280,9 @@ def _notes(
         if students[0].bound_ms is None:
             what = "Without a bound or a measurement, students are ranked by size"
         notes.append(f"{what}; --on measures where it can.")
-    if dataset.notes:
-        notes.extend(dataset.notes)
+    if task is not None:
+        notes.append(f"Looked at is the task {task} alone; the recipe trains all of them.")
+    notes.extend(dataset.notes)
     return tuple(notes)
 
 

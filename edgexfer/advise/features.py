@@ -50,7 +50,8 @@ class Source:
         model: with the head that it was trained with, on the CPU.
         preprocess: how it is fed.
         section: how a recipe names it.
-        has_head: whether its head was trained; without one it has no opinion on classes.
+        has_head: whether its head was trained; without one it has no opinion on classes, and with
+            the heads of several tasks not one.
     """
 
     name: str
@@ -150,7 +151,7 @@ def _of_run(text: str, run: Path) -> Source:
         weights=str(run / FOLDER / WEIGHTS),
         options=dict(card.options),
     )
-    return Source(text, model, card.preprocess, section, has_head=True)
+    return Source(text, model, card.preprocess, section, has_head=not card.tasks)
 
 
 def _of_file(text: str, name: str, file: Path) -> Source:

@@ -65,13 +65,16 @@ class Choice:
     guard: bool = False
 
 
-def choose(per_class: float, depth: Depth | None, distance: Distance | None) -> Choice:
+def choose(
+    per_class: float, depth: Depth | None, distance: Distance | None, *, several: bool = False
+) -> Choice:
     """Choose a strategy by the table above.
 
     Args:
         per_class: training images of a class, on average.
         depth: what the probes say; ``None`` without a source.
         distance: of the source's pictures; ``None`` where they were not looked at.
+        several: whether a model of several tasks is to be trained, whose probe is no closed form.
     """
     if depth is None:
         return Choice("scratch", "there is no source to start from")
@@ -83,7 +86,8 @@ def choose(per_class: float, depth: Depth | None, distance: Distance | None) -> 
     until = {"until": depth.until} if depth.last_is_worse else {}
     images = f"{per_class:.0f} images a class"
     if per_class < FEW and not depth.last_is_worse:
-        return Choice("probe", f"{images} are few, and the last features are as good as any")
+        why = f"{images} are few, and the last features are as good as any"
+        return Choice("probe", why, {"head": "trained"} if several else {})
     if per_class < FEW:
         why = f"{images} are few, and {depth.until} knows more than the last layer"
         return Choice("freeze", why, until)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     type=click.IntRange(20),
     help="Training images to look at, at most.",
 )
+@click.option("--task", help="Of several (--labels), the one that the advice is for.")
 @click.option(
     "--size",
     type=click.IntRange(8),
@@ -88,6 +89,7 @@ def command(
         source_pictures=given.pop("source_data"),
         images=given.pop("images"),
         size=given.pop("size"),
+        task=given.pop("task"),
         students=_names(given.pop("students")),
         target=given.pop("target"),
         fleet=_fleet(given.pop("on")),

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from edgexfer.advise.advice import Wishes, advise, recipe_text
+from edgexfer.advise.features import open_source
 from edgexfer.advise.sheet import write_sheet
 from edgexfer.cli import run
 from edgexfer.core.errors import InputError
 from edgexfer.data.dataset import Split
-from edgexfer.recipe import DataSection, load_recipe
+from edgexfer.recipe import DataSection, TrainSection, load_recipe
 from edgexfer.remote.fleet import Fleet
-from tests.pictures import write_folder
+from edgexfer.training.stage import open_data
+from edgexfer.transfer.finetune import finetune
+from tests.pictures import write_folder, write_table
 
 pytestmark = pytest.mark.torch
 
@@ -41,6 +44,29 @@ def test_the_seeing_model_is_chosen_and_the_recipe_loads(
     assert recipe.teacher.model.weights == str(seeing / "model" / "weights.safetensors")
     assert recipe.teacher.model.size == recipe.student.model.size == 16
     assert place.read_text().startswith(f"# {seeing}: logme tells it apart")
+
+
+def test_of_several_tasks_the_named_one_is_looked_at(
+    seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_folder(tmp_path / "pictures", 24)
+    data = DataSection(str(pictures), labels=str(write_table(pictures, tmp_path / "labels.csv")))
+    known = int((open_data(data).splits["train"].labels[:, 1] >= 0).sum())
+    found = advise(data, Wishes(sources=(str(seeing),), images=100, task="warm"))
+    assert found.classes == 2 and found.images == (known, known)
+    assert any(note.startswith("Looked at is the task warm alone") for note in found.notes)
+    # The recipe trains both tasks, and its strategy can.
+    recipe = found.recipe
+    assert recipe.data.labels == data.labels and recipe.teacher is not None
+    train = TrainSection(epochs=1, batch_size=16, augment="none", compile="off")
+    run_info = finetune(data, dataclasses.replace(recipe.teacher, train=train), tmp_path / "run")
+    assert [task["name"] for task in run_info.result["test"]["tasks"]] == ["colour", "warm"]
+    # Of a model of several tasks no one head has an opinion.
+    assert not open_source(str(tmp_path / "run")).has_head
+
+    words = ["advise", "--data", data.path, "--labels", str(data.labels), "--task", "warm"]
+    assert run(words) == 0
+    assert "2 classes" in capsys.readouterr().out
 
 
 def test_a_blind_model_is_guarded(data: DataSection, blind: Path) -> None:

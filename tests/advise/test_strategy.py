@@ -55,3 +55,7 @@ def test_each_row_of_the_table(
     assert found.guard == (depth is NOTHING)
     assert found.strategy in strategy_names()
     assert found.why
+
+
+def test_a_probe_of_several_tasks_is_one_that_can_be_trained() -> None:
+    assert choose(5, NEAR, None, several=True).options == {"head": "trained"}

@@ -316,3 +316,13 @@ def labels_for_a_probe_in_closed_form(p: Place) -> list[str]:
     weights = p.run / "model" / "weights.safetensors"
     more = ("--strategy", "probe", "--weights", str(weights))
     return _tasks(p, _rows(p, "x,u", "y,v"), *more)
+
+
+def labels_for_advice_without_a_task(p: Place) -> list[str]:
+    _tasks(p, _rows(p, "x,u", "y,v"))
+    return _advise(p, "--labels", str(p.here / "labels.csv"))
+
+
+def labels_for_a_curve_of_a_task_that_is_not_there(p: Place) -> list[str]:
+    words = _tasks(p, _rows(p, "x,u", "y,v"), "--strategy", "scratch")
+    return ["curve", *words[1:], "--task", "c"]

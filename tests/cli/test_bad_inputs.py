@@ -291,6 +291,8 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.labels_without_a_label, 2, ("task b", "no label")),
     (bad_transfer.labels_with_too_many_weights, 2, ("3 weights for 2 tasks", "a, b")),
     (bad_transfer.labels_for_a_probe_in_closed_form, 2, ("probe", "2 tasks", "head=trained")),
+    (bad_transfer.labels_for_advice_without_a_task, 2, ("2 tasks", "--task, one of a, b")),
+    (bad_transfer.labels_for_a_curve_of_a_task_that_is_not_there, 2, ("--task c", "known: a, b")),
 ]
 
 
