@@ -26,12 +26,16 @@ from edgexfer.core.progress import Progress
 from edgexfer.data.cache import make_entry, sweep
 from edgexfer.data.dataset import Dataset
 from edgexfer.data.images import sample
-from edgexfer.models.create import complete_options, create_model, default_preprocess
+from edgexfer.models.create import (
+    complete_options,
+    create_model,
+    default_preprocess,
+    head_classes,
+)
 from edgexfer.models.head import head_names
 from edgexfer.models.layers import stage_modules
 from edgexfer.models.normalise import PixelModel
 from edgexfer.models.store import load_model
-from edgexfer.models.weights import read_weights
 from edgexfer.recipe import ModelSection
 from edgexfer.training.evaluate import evaluating
 
@@ -155,24 +159,19 @@ def _of_run(text: str, run: Path) -> Source:
 
 
 def _of_file(text: str, name: str, file: Path) -> Source:
-    tensors = read_weights(file)
-    heads = head_names(create_model(name, 2)[0])
-    weight = tensors.get(f"{heads[0]}.weight")
-    model, _ = create_model(name, 2 if weight is None else len(weight), weights=file)
+    classes = head_classes(name, weights=file)
+    model, _ = create_model(name, classes or 2, weights=file)
     section = ModelSection(name, weights=str(file))
-    return Source(text, model, default_preprocess(name), section, has_head=weight is not None)
+    return Source(text, model, default_preprocess(name), section, has_head=classes is not None)
 
 
 def _of_hub(text: str, size: int | None) -> Source:
-    from timm.models import get_pretrained_cfg
-
     options = complete_options(text, None, size)
-    cfg = get_pretrained_cfg(text)
-    classes = (cfg.num_classes if cfg is not None else 0) or 0
+    classes = head_classes(text, options=options, pretrained=True)
     model, _ = create_model(text, classes or 2, options=options, pretrained=True)
     section = ModelSection(text, size, pretrained=True)
     preprocess = default_preprocess(text, size, options)
-    return Source(text, model, preprocess, section, has_head=classes > 0)
+    return Source(text, model, preprocess, section, has_head=classes is not None)
 
 
 def _digest(model: nn.Module) -> str:

@@ -82,6 +82,37 @@ def create_model(
         return model, f"file:{sha256_file(weights_file(weights))}"
 
 
+def head_classes(
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+    weights: Path | None = None,
+) -> int | None:
+    """Return how many classes the head of weights was trained for; ``None`` where it was not.
+
+    Args:
+        name: as ``create_model`` takes it, and so the others.
+        options: of the architecture.
+        pretrained: whether it is timm's weights that are meant.
+        weights: a run or file, where it is not.
+
+    Raises:
+        ModelError, RunError: as ``create_model`` raises them.
+    """
+    tensors = {} if weights is None else _read(name, weights)
+    check_name(name, pretrained=pretrained)
+    if pretrained:
+        from timm.models import get_pretrained_cfg
+
+        cfg = get_pretrained_cfg(name)
+        return (cfg.num_classes if cfg is not None else 0) or None
+    head = head_names(_build(name, 2, options or {}))[0]
+    weight = tensors.get(f"{head}.weight")
+    # One output is what stands in for a head where a model has learned without labels.
+    return None if weight is None or len(weight) < 2 else len(weight)
+
+
 def default_preprocess(
     name: str, size: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Preprocess:
@@ -173,7 +204,7 @@ def check_name(name: str, *, pretrained: bool = False) -> None:
 
 
 def _load(name: str, num_classes: int, options: Mapping[str, Any], weights: Path) -> nn.Module:
-    tensors = _read_run(name, weights) if weights.is_dir() else read_weights(weights)
+    tensors = _read(name, weights)
     model = _build(name, num_classes, options)
     own = model.state_dict()
     for head in head_names(model):
@@ -184,12 +215,14 @@ def _load(name: str, num_classes: int, options: Mapping[str, Any], weights: Path
     return model
 
 
-def _read_run(name: str, run: Path) -> dict[str, Tensor]:
-    tensors, card = read_trained(run)
+def _read(name: str, weights: Path) -> dict[str, Tensor]:
+    if not weights.is_dir():
+        return read_weights(weights)
+    tensors, card = read_trained(weights)
     # A tag of timm's names weights, no architecture.
     if card.name.partition(".")[0] != name.partition(".")[0]:
         raise ModelError(
-            f"{run}: is a run of {card.name}, but {name} is to start from its weights",
+            f"{weights}: is a run of {card.name}, but {name} is to start from its weights",
             f"name {card.name} as the model, or a run of {name}",
         )
     return tensors

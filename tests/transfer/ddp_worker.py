@@ -28,6 +28,7 @@ TRAINED = (
     "l2sp",
     "delta",
     "bss",
+    "cotuning",
     "prototype",
 )
 STRATEGIES = ("scratch", *TRAINED, *REMEMBERING)
