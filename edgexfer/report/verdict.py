@@ -6,7 +6,7 @@ that no difference was shown. Nothing is drawn or laid out here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgexfer.core.fastest import fastest
@@ -28,12 +28,14 @@ class Verdict:
         sentences: what stands behind it.
         figures: ``(value, what it is)`` for the eye.
         best: the artefact to take; ``None`` where none may be recommended.
+        words: what it makes of each row, by key, in a word or two.
     """
 
     headline: str
     sentences: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     best: Row | None
+    words: Mapping[str, str]
 
 
 def judge(found: Found, group: Group) -> Verdict:
@@ -50,7 +52,8 @@ def judge(found: Found, group: Group) -> Verdict:
     judged = [(row, drop_from_fp32(found, group, row)) for row in candidates]
     within = [(r, d) for r, d in judged if d is not None and d.drop_pt <= limit_of(r)]
     if not within:
-        return Verdict(_none_headline(group, judged), (), (), None)
+        said = {row.key: _word(row, judged) for row in group.rows}
+        return Verdict(_none_headline(group, judged), (), (), None, said)
     rows = {row.key: row for row, _ in within}
     taken, tied = fastest([row.timed for row in rows.values()])
     best, ties = rows[taken.name], [rows[other.name] for other in tied]
@@ -63,7 +66,8 @@ def judge(found: Found, group: Group) -> Verdict:
     if group.reference is not None and best is not group.reference:
         sentences.append(_against_teacher(found, group.reference, best))
     headline = f"Take {best.full_name}{', with care' if doubtful else ''}."
-    return Verdict(headline, tuple(sentences), tuple(_figures(best)), best)
+    said = {row.key: _word(row, judged, best, ties) for row in group.rows}
+    return Verdict(headline, tuple(sentences), tuple(_figures(best)), best, said)
 
 
 def teacher_helped(found: Found) -> str | None:
@@ -232,6 +236,30 @@ def _reasons(row: Row) -> str:
 def _top1(run: FoundRun) -> float:
     test = run.info.result["test"]
     return float(100 * test["correct"] / test["n"])
+
+
+def _word(
+    row: Row,
+    judged: Sequence[tuple[Row, Drop | None]],
+    best: Row | None = None,
+    ties: Sequence[Row] = (),
+) -> str:
+    """Say what a verdict makes of a row."""
+    if not row.usable:
+        return "not usable"
+    if row is best:
+        return "take, with care" if row.record.status == "partial" else "take"
+    if row in ties:
+        return "as fast"
+    drops = [drop for candidate, drop in judged if candidate is row]
+    if not drops:
+        return "compared with" if row.record.accuracy else "accuracy unknown"
+    if drops[0] is None:
+        return "loss unknown"
+    if drops[0].drop_pt > limit_of(row):
+        return "loses too much"
+    assert best is not None, "what is within its limit can be taken"
+    return f"{words.times((row.pace_ns or 0.0) / (best.pace_ns or 1.0))} as slow"
 
 
 def _ratio(over: int | None, under: int | None) -> float | None:

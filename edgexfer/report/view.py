@@ -6,12 +6,12 @@ drawing in ``charts.py``, ``bars.py`` and ``series.py``, accuracy image by image
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgexfer.core.record import STATUSES, Record
-from edgexfer.report import charts, words
+from edgexfer.report import charts, matrix, words
 from edgexfer.report.bars import Bars, all_bars
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.draw import slot_of
@@ -62,6 +62,14 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """What a fleet's artefacts do on its machines, or on as many of them as a table takes."""
+
+    sections: tuple[Section, ...]
+    lines: tuple[matrix.Line, ...]
+
+
+@dataclass(frozen=True)
 class Fleet:
     """Sections that differ by machine alone: what to take on each, side by side.
 
@@ -69,11 +77,13 @@ class Fleet:
         settings: the way of measuring that they share.
         sections: of each machine.
         drawing: the latency of what to take on each; ``None`` where there is none.
+        matrices: all artefacts on all machines.
     """
 
     settings: str
     sections: tuple[Section, ...]
     drawing: str | None
+    matrices: tuple[Matrix, ...]
 
 
 @dataclass(frozen=True)
@@ -147,8 +157,14 @@ def fleets(sections: Sequence[Section], slots: dict[str, int]) -> list[Fleet]:
             best = [(str(s.number), s.verdict.best) for s in of if s.verdict.best is not None]
             drawable = [(text, row) for text, row in best if row.p50_ns is not None]
             drawing = charts.devices_side_by_side(drawable, slots)
-            found.append(Fleet(of[0].group.settings, tuple(of), drawing))
+            found.append(Fleet(of[0].group.settings, tuple(of), drawing, tuple(_matrices(of))))
     return found
+
+
+def _matrices(sections: Sequence[Section]) -> Iterator[Matrix]:
+    for start in range(0, len(sections), matrix.MOST_MACHINES):
+        part = tuple(sections[start : start + matrix.MOST_MACHINES])
+        yield Matrix(part, matrix.lines([section.group for section in part]))
 
 
 def run_lines(found: Found) -> list[RunLine]:

@@ -115,7 +115,10 @@ def hostile_trip(trip: Path) -> list[str]:
     )
     for old in (trip / "bench").glob("*.json"):
         old.unlink()
-    write_record(trip / "bench" / "a.json", record)
+    # The same on four more machines, so that there is a fleet.
+    for number, name in enumerate(HOSTILE[3:8]):
+        place = trip / "bench" / f"{number}<img src=x onerror=document.title='owned'>.json"
+        write_record(place, replace(record, device={**device, "cpu": name, "on": name}))
     return list(HOSTILE)
 
 
@@ -123,6 +126,7 @@ def test_hostile_names_are_text(trip: Path, tmp_path: Path) -> None:
     names = hostile_trip(trip)
     page = page_of(trip, out=tmp_path / "report.html")
     assert_harmless(page)
+    assert "5 machines, measured the same way" in page.words
     for name in names:
         assert re.sub(r"\s+", " ", clean(name)) in page.words, name
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -55,6 +55,32 @@ def test_a_faster_one_that_loses_too_much_is_named_and_not_taken() -> None:
     assert "its own yardstick" in text_of(verdict)
 
 
+def test_each_row_has_its_word(trip: Path) -> None:
+    assert verdict_of(found=collect([trip])).words == {
+        "A": "take",
+        "B": "1.2× as slow",
+        "C": "1.5× as slow",
+        "D": "1.7× as slow",
+        "E": "compared with",
+    }
+
+
+def test_each_row_that_is_not_taken_is_told_why() -> None:
+    fp32 = replace(make_record(FP32), status="partial", reasons=("busy",))
+    lossy = make_record(replace(INT8, wrong=40))
+    unknown = replace(make_record(STUDENT[2]), accuracy=None)
+    broken = failed(STUDENT[3], "it broke")
+    assert sorted(verdict_of(fp32, lossy, unknown, broken).words.values()) == [
+        "accuracy unknown",
+        "loses too much",
+        "not usable",
+        "take, with care",
+    ]
+    same = replace(fp32, artefact={**fp32.artefact, "name": "same", "size_bytes": 10})
+    assert sorted(verdict_of(fp32, same).words.values()) == ["as fast", "take, with care"]
+    assert verdict_of(make_record(INT8)).words == {"A": "loss unknown"}
+
+
 @pytest.mark.parametrize(("limit_pt", "precision"), [(0.1, "fp32"), (0.3, "int8")])
 def test_the_limit_is_the_profiles(limit_pt: float, precision: str) -> None:
     verdict = verdict_of(make_record(FP32), limited(make_record(INT8), limit_pt))
