@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from edgexfer.bench.feed import run_once
+from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import ModelError
 from edgexfer.export.half import to_half
 from edgexfer.export.program import export_program
@@ -29,6 +32,36 @@ class Branching(nn.Module):
         flat = x.flatten(1)
         scores: Tensor = self.fc(flat)
         return scores if flat.sum() > 0 else -scores
+
+
+class Overwriting(nn.Module):
+    """A convolution, whose shortcut also holds what the activation writes over it."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 2, 16), nn.Hardswish(inplace=inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.conv(x).flatten(1)
+        both: Tensor = before + self.act(before)
+        return both
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_what_a_layer_writes_over_its_input_is_exported(inplace: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, images = Overwriting(inplace).eval(), torch.rand(2, 3, 16, 16)
+    file = export_onnx(model, (16, 16), tmp_path / "m.onnx")
+    session = get_backend("onnxruntime").load(file, Plan())
+    with torch.no_grad():
+        np.testing.assert_allclose(run_once(session, images.numpy()), model(images), atol=1e-6)
+
+
+def test_layers_are_as_before_their_export(tmp_path: Path) -> None:
+    layers = [nn.Conv2d(3, 2, 16), nn.Hardswish(inplace=True), nn.Flatten()]
+    model = nn.Sequential(*layers).eval()
+    export_onnx(model, (16, 16), tmp_path / "m.onnx")
+    assert model[1].inplace
 
 
 def test_the_file_is_as_asked(fp32: Path) -> None:
