@@ -63,7 +63,7 @@ def within(seen: Mapping[str, Float], share: float) -> dict[str, Extremes]:
     all others.
 
     Args:
-        seen: what each tensor takes on each image, as ``on_each_image`` gives it.
+        seen: what each tensor takes on each image, as ``observe`` gives it.
         share: of the images, 0..1; 1 is min-max.
     """
     low = {name: float(np.quantile(ends[:, 0], 1.0 - share)) for name, ends in seen.items()}

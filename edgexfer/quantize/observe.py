@@ -63,65 +63,73 @@ def float_tensors(proto: ModelProto) -> list[str]:
     return [name for name in dict.fromkeys(named) if name in floats - weights]
 
 
-def extremes(model: Path, calibration: Calibration) -> dict[str, Extremes]:
-    """Run the calibration images once and return the extremes of every float32 activation.
+@dataclass(frozen=True)
+class Observed:
+    """What one pass over the calibration images gives.
 
-    The runtime itself reduces each tensor, so this costs hardly more than the inference.
-
-    Args:
-        model: float ONNX file with one input.
-        calibration: the images.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the model, or a value is not finite.
+    Attributes:
+        ends: by tensor the smallest and the largest value on each image, float32 (images, 2).
+        logits: of the float model, float32 (images, C); those of several tasks side by side.
     """
+
+    ends: dict[str, Float]
+    logits: Float
+
+
+def extremes(model: Path, calibration: Calibration) -> dict[str, Extremes]:
+    """Return the extremes of every float32 activation on all images; see ``observe``."""
     return {
         name: Extremes(min(float(ends[:, 0].min()), 0.0), max(float(ends[:, 1].max()), 0.0))
-        for name, ends in _reduced(model, calibration, None).items()
+        for name, ends in observe(model, calibration).ends.items()
     }
 
 
-def on_each_image(model: Path, calibration: Calibration) -> dict[str, Float]:
-    """Return the smallest and the largest value of every float32 activation, image by image.
+def observe(model: Path, calibration: Calibration) -> Observed:
+    """Run the calibration images once and see what every float32 activation takes on each.
+
+    They go through in batches, as many as bound the memory, where each tensor says that its first
+    dimension is the batch; else one by one.
 
     Args:
         model: float ONNX file with one input.
         calibration: the images.
 
-    Returns:
-        By name, float32 (images, 2).
-
     Raises:
         BackendError: ONNX Runtime cannot run the model, or a value is not finite.
     """
-    return _reduced(model, calibration, 1)
-
-
-def _reduced(model: Path, calibration: Calibration, at_once: int | None) -> dict[str, Float]:
-    """Return the smallest and the largest value of each tensor in each batch, (batches, 2)."""
     import onnx
-    from onnx import TensorProto, helper
 
     proto = onnx.load(model)
     names = float_tensors(proto)
-    del proto.graph.output[:]
-    for i, name in enumerate(names):
-        for op in ("ReduceMin", "ReduceMax"):
-            made = f"observed_{i}_{op}"
-            proto.graph.node.append(helper.make_node(op, [name], [made], keepdims=0))
-            info = helper.make_tensor_value_info(made, TensorProto.FLOAT, ())
-            proto.graph.output.append(info)
-    batches = run_batches(proto, calibration, model.name, at_once)
-    rows = [np.array(found, np.float32) for found in batches]
-    pairs = np.stack(rows).reshape(len(rows), len(names), 2)
-    broken = ~np.isfinite(pairs).all(axis=(0, 2))
+    answers = [names.index(output.name) for output in proto.graph.output]
+    at_once = None if _by_image(proto, names) else 1
+    rows, logits = [], []
+    for values in run_batches(with_outputs(proto, names), calibration, model.name, at_once):
+        size = len(values[0])
+        flat = [value.reshape(size, -1) for value in values]
+        rows.append(np.array([(v.min(axis=1), v.max(axis=1)) for v in flat], np.float32))
+        logits.append(np.concatenate([values[i] for i in answers], axis=1))
+    pairs = np.concatenate(rows, axis=2)
+    broken = ~np.isfinite(pairs).all(axis=(1, 2))
     if broken.any():
         raise BackendError(
             f"{model.name}: tensor {names[int(broken.argmax())]} is not finite on the calibration "
             "images",
             "train again with a smaller learning rate, or look for broken weights",
         )
-    return {name: pairs[:, i] for i, name in enumerate(names)}
+    ends = {name: found.T for name, found in zip(names, pairs, strict=True)}
+    return Observed(ends, np.concatenate(logits))
+
+
+def _by_image(proto: ModelProto, names: Sequence[str]) -> bool:
+    """Tell whether the first dimension of all tensors is that of the input, the batch."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(proto).graph
+    infos = {i.name: i.type.tensor_type.shape for i in (*graph.value_info, *graph.output)}
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    inner = [infos[name].dim for name in names if name in infos]
+    return bool(batch) and all(dim and dim[0].dim_param == batch for dim in inner)
 
 
 def histograms(

@@ -26,7 +26,7 @@ from edgexfer.core.errors import BackendError, ProfileError, RunError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import to_range, within
-from edgexfer.quantize.observe import Extremes, cannot_quantize, extremes, on_each_image
+from edgexfer.quantize.observe import Extremes, cannot_quantize, extremes, observe
 from edgexfer.quantize.placement import place, plan
 from edgexfer.quantize.ranges import Range
 
@@ -106,22 +106,21 @@ def _write_nearest(model: Path, out: Path, calibration: Calibration, placed: Pla
     Of the images' extremes the widest suit a net whose tensors look alike on all images; where one
     image in twenty is far from the others, as with squeeze-and-excitation, they drown the rest.
     """
-    seen = on_each_image(model, calibration)
-    exact = _logits(model, "fp32", calibration)
+    seen = observe(model, calibration)
     near: dict[float, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for share in SHARES:
             file = Path(folder) / "try.onnx"
-            write_qdq(model, file, within(seen, share), placed)
-            ratio = ratio_db(exact, _logits(file, "int8", calibration))
+            write_qdq(model, file, within(seen.ends, share), placed)
+            ratio = ratio_db(seen.logits, _logits(file, calibration))
             if ratio > max(near.values(), default=-math.inf):
                 shutil.copyfile(file, out)
             near[share] = ratio
     return max(near, key=lambda share: near[share])
 
 
-def _logits(model: Path, precision: str, calibration: Calibration) -> Any:
-    plan = Plan(precision, options={"allow_spinning": False})
+def _logits(model: Path, calibration: Calibration) -> Any:
+    plan = Plan("int8", options={"allow_spinning": False})
     with closing(get_backend("onnxruntime").load(model, plan)) as session:
         return predict(session, calibration.images, calibration.preprocess, calibration.at_once)
 

@@ -19,7 +19,7 @@ from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import METHODS, Method, clip_all, within
 from edgexfer.quantize.equalise import correct_biases, equalise
 from edgexfer.quantize.nncf import Tuning, quantize_nncf
-from edgexfer.quantize.observe import Extremes, extremes, histograms, on_each_image
+from edgexfer.quantize.observe import Extremes, extremes, histograms, observe
 from edgexfer.quantize.qdq import SHARES, Placed, describe, write_qdq
 from edgexfer.quantize.ranges import is_restricted
 from edgexfer.quantize.sensitivity import EQUAL_DB, Sensitivity, measure_nodes
@@ -256,7 +256,7 @@ class _QdqTries(_Tries):
 
     def _ends(self, model: Path, method: str) -> Mapping[str, Extremes]:
         if method == _MOST:
-            return within(on_each_image(model, self._calibration), min(SHARES))
+            return within(observe(model, self._calibration).ends, min(SHARES))
         seen = histograms(model, self._calibration, extremes(model, self._calibration))
         return clip_all(seen, as_method(method), self._profile.quantization)
 

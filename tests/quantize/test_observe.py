@@ -16,7 +16,7 @@ from edgexfer.quantize.observe import (
     extremes,
     float_tensors,
     histograms,
-    on_each_image,
+    observe,
     run_batches,
     with_outputs,
 )
@@ -55,14 +55,25 @@ def test_extremes_are_those_of_all_batches(
 def test_each_image_has_extremes_of_its_own(
     fp32: Path, calibration: Calibration, values: dict[str, np.ndarray]
 ) -> None:
-    found = on_each_image(fp32, calibration)
-    assert list(found) == list(values)
-    for name, ends in found.items():
+    found = observe(fp32, calibration)
+    assert list(found.ends) == list(values)
+    for name, ends in found.ends.items():
         rows = values[name].reshape(len(calibration), -1)
-        assert ends.shape == (len(calibration), 2)
-        # A batch of another size may sum in another order.
-        np.testing.assert_allclose(ends[:, 0], rows.min(axis=1), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(ends[:, 1], rows.max(axis=1), rtol=1e-4, atol=1e-4)
+        assert np.array_equal(ends, np.stack([rows.min(axis=1), rows.max(axis=1)], axis=1)), name
+    assert np.array_equal(found.logits, values["logits"])
+
+
+def test_images_that_a_layer_mixes_are_seen_one_by_one(
+    fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    """A tensor with the batch at its second place would give each image a part of all."""
+    proto = onnx.load(fp32)
+    proto.graph.node.append(onnx.helper.make_node("Transpose", ["logits"], ["turned"], perm=[1, 0]))
+    turned = onnx.helper.make_tensor_value_info("turned", onnx.TensorProto.FLOAT, [10, "batch"])
+    proto.graph.value_info.append(turned)
+    onnx.save(proto, tmp_path / "turned.onnx")
+    ends = observe(tmp_path / "turned.onnx", calibration).ends
+    assert np.array_equal(ends["turned"], ends["logits"])
 
 
 def test_histograms_count_every_value_at_its_place(

@@ -18,7 +18,7 @@ from edgexfer.core.errors import BackendError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import within
-from edgexfer.quantize.observe import on_each_image
+from edgexfer.quantize.observe import observe
 from edgexfer.quantize.qdq import SHARES, Placed, check_qdq, quantize_qdq, write_qdq
 from tests.export.digits import PREPROCESS, measured_images
 
@@ -72,17 +72,17 @@ def test_int8_agrees_with_fp32_on_digits(
 def test_of_two_ranges_the_one_nearer_to_fp32_is_kept(
     scheme: Quantization, fp32: Path, calibration: Calibration, tmp_path: Path
 ) -> None:
-    def logits(file: Path, precision: str) -> np.ndarray:
-        session = get_backend("onnxruntime").load(file, Plan(precision, threads=1))
+    def logits(file: Path) -> np.ndarray:
+        session = get_backend("onnxruntime").load(file, Plan("int8", threads=1))
         found: np.ndarray = predict(session, calibration.images, PREPROCESS, calibration.at_once)
         return found
 
     said = quantize_qdq(fp32, tmp_path / "q.onnx", calibration, scheme, restricted=False)
-    seen, exact, ratios = on_each_image(fp32, calibration), logits(fp32, "fp32"), {}
+    seen, ratios = observe(fp32, calibration), {}
     for share in SHARES:
         file = tmp_path / f"{share}.onnx"
-        write_qdq(fp32, file, within(seen, share), Placed(scheme, restricted=False))
-        ratios[share] = ratio_db(exact, logits(file, "int8"))
+        write_qdq(fp32, file, within(seen.ends, share), Placed(scheme, restricted=False))
+        ratios[share] = ratio_db(seen.logits, logits(file))
     kept = max(SHARES, key=lambda share: ratios[share])
     assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / f"{kept}.onnx").read_bytes()
     assert said.endswith("ranges of 95 % of the images") == (kept == 0.95)
