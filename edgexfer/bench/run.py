@@ -29,10 +29,10 @@ from edgexfer.bench.scenarios import Ask, Measured, all_at_once, groups, run_sce
 from edgexfer.bench.sensors import Sampler
 from edgexfer.bench.stall import ending_after
 from edgexfer.bench.watch import Watch
-from edgexfer.core.backend import Session
+from edgexfer.core.backend import Session, lanes
 from edgexfer.core.bundle import Manifest
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import BackendError, EdgexferError
+from edgexfer.core.errors import EdgexferError
 from edgexfer.core.record import Accuracy
 from edgexfer.core.samples import ColdStart, ProcessRun, Sensors
 from edgexfer.core.stats import median
@@ -135,7 +135,7 @@ class _Timings:
     def __init__(self, job: Job, session: Session, feeds: List[Any]) -> None:
         """Open a lane for each stream."""
         self._job, self._feeds = job, feeds
-        self._lanes = [lane.run for lane in _lanes(session, job.streams)]
+        self._lanes = [lane.run for lane in lanes(session, job.streams)]
         self.warmup_ns: List[int] = []
         self.converged = False
         self.measured = Measured()
@@ -176,18 +176,6 @@ class _Timings:
             return warm_up(lanes[0], feeds, cap_s)
         with all_at_once(lanes) as call:
             return warm_up(call, [[feeds[i] for i in g] for g in groups(feeds, len(lanes))], cap_s)
-
-
-def _lanes(session: Session, streams: int) -> List[Session]:
-    """Return a session for each stream.
-
-    Raises:
-        BackendError: the backend runs one call at a time.
-    """
-    more: Any = getattr(session, "stream", None)
-    if streams > 1 and more is None:
-        raise BackendError("this backend runs one call at a time", "leave --streams out")
-    return [session, *(more() for _ in range(streams - 1))]
 
 
 def _stages(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from edgexfer.core.errors import BackendError, nearest
 
@@ -167,3 +167,15 @@ def install_hint(name: str) -> str:
             "on a PC with an NVIDIA GPU: pip install 'edgexfer[tensorrt]'"
         )
     return f"pip install {'numpy' if name == 'null' else name}"
+
+
+def lanes(session: Session, streams: int) -> List[Session]:
+    """Return a session for each stream.
+
+    Raises:
+        BackendError: the backend runs one call at a time.
+    """
+    more: Any = getattr(session, "stream", None)
+    if streams > 1 and more is None:
+        raise BackendError("this backend runs one call at a time", "leave --streams out")
+    return [session, *(more() for _ in range(streams - 1))]

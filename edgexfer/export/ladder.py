@@ -22,6 +22,7 @@ from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
+from edgexfer.data.pool import cores
 from edgexfer.export.explain import explain, write_explanation
 from edgexfer.export.judge import HeldOutJudge, Route, route
 from edgexfer.export.localise import localise
@@ -50,6 +51,8 @@ MAX_DROP_PT = 1.0
 GOLDEN_IMAGES = "golden/images.npy"
 _GOLDEN = 8
 _AS_WRITTEN = 100
+# Each takes memory of its own.
+_STREAMS = 16
 # How near another machine must come to the outputs that are made here. Its INT8 kernels may round
 # an activation the other way; typed as FP16 in between, they do so more often. BF16 is 34 dB off
 # FP32, and two CPUs that round at other places are so far off each other.
@@ -130,9 +133,9 @@ class Ladder:
         file = self._lowering.onnx().files[0]
         # As written it is slow, and what must be equal to rounding shows on few images.
         few = self._probe.spread(_AS_WRITTEN)
-        plan = Plan(options={"graph_optimization": "none", "allow_spinning": False})
+        plan = _on_all_cores("onnxruntime", Plan(options={"graph_optimization": "none"}))
         with closing(get_backend("onnxruntime").load(file, plan)) as session:
-            written = session_logits(session, self._probe.at(few))
+            written = session_logits(session, self._probe.at(few), plan.streams)
         optimised = self._run(file, "onnxruntime", Plan()).found
         for rung in (
             float_rung("onnx fp32", "torch fp32", self._reference.at(few), written, EXACT),
@@ -237,16 +240,13 @@ class Ladder:
         self.rungs.append(require(rung, where=partial(self._where, file)))
 
     def _run(self, file: Path, runtime: str, plan: Plan) -> _Ran:
-        if runtime == "onnxruntime":
-            # Spinning threads would take the cores from torch, which runs beside it.
-            usual = {"graph_optimization": "all", "allow_spinning": False}
-            plan = replace(plan, options={**usual, **plan.options})
+        plan = _on_all_cores(runtime, plan)
         key = (file, repr((runtime, plan.precision, plan.device, sorted(plan.options.items()))))
         if key not in self._ran:
             session = get_backend(runtime).load(file, plan)
             try:
                 self._ran[key] = _Ran(
-                    session_logits(session, self._probe),
+                    session_logits(session, self._probe, plan.streams),
                     predict(session, self._golden, self._probe.preprocess),
                     session.inputs,
                     session.outputs,
@@ -269,6 +269,18 @@ class Ladder:
         else:
             rung = float_rung(name, "torch fp32", self._reference, found, exact)
         return with_accuracy(rung, self._probe, self._reference, found)
+
+
+def _on_all_cores(runtime: str, plan: Plan) -> Plan:
+    """Return the plan with a stream for each core, as one image alone leaves cores without work."""
+    streams = min(cores(), _STREAMS)
+    if plan.device != "CPU" or runtime not in ("onnxruntime", "openvino"):
+        return plan
+    if runtime == "openvino":  # shares its threads out among the streams
+        return replace(plan, streams=streams)
+    # Spinning threads would take the cores from torch, which runs beside it.
+    usual = {"graph_optimization": "all", "allow_spinning": False}
+    return replace(plan, threads=1, streams=streams, options={**usual, **plan.options})
 
 
 def _account(refused: Rung, found: Found, held_out: HeldOut) -> Iterator[str]:

@@ -33,10 +33,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgexfer.bench.accuracy import predict
+from edgexfer.bench.accuracy import predict, predict_apart
 from edgexfer.bench.compare import compare
 from edgexfer.bench.tasks import answers, marks, right
-from edgexfer.core.backend import Session
+from edgexfer.core.backend import Session, lanes
 from edgexfer.core.bundle import Rung
 from edgexfer.core.errors import ParityError
 from edgexfer.core.preprocess import Preprocess
@@ -158,10 +158,10 @@ def reference_logits(model: nn.Module, preprocess: Preprocess, probe: Probe) -> 
         return Logits(run(probe.images), run(probe.synthetic), probe.tasks)
 
 
-def session_logits(session: Session, probe: Probe) -> Logits:
-    """Run a loaded artefact as a device feeds it."""
+def session_logits(session: Session, probe: Probe, streams: int = 1) -> Logits:
+    """Run a loaded artefact as a device feeds it, several calls at the same time if it can."""
     return Logits(
-        predict(session, probe.images, probe.preprocess),
+        predict_apart(lanes(session, streams), probe.images, probe.preprocess),
         predict(session, probe.synthetic, probe.preprocess, batch=len(probe.synthetic)),
         probe.tasks,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgexfer.bench.accuracy import predict, score
+from edgexfer.bench.accuracy import predict, predict_apart, score
 from edgexfer.bench.tasks import confidences
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.stats import wilson
@@ -19,6 +19,14 @@ def test_batches_do_not_change_which_image_is_which(tmp_path: Path) -> None:
     assert single.shape == (7, 3)
     assert single.dtype == np.float32
     np.testing.assert_allclose(predict(session, images, PREPROCESS, batch=3), single, rtol=1e-4)
+
+
+def test_images_that_are_shared_out_come_back_in_their_order(tmp_path: Path) -> None:
+    session = get_backend("null").load(write_null(tmp_path / "a.npz"), Plan())
+    images = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)
+    single = predict(session, images, PREPROCESS)
+    for n in (1, 2, 7, 9):
+        assert np.array_equal(predict_apart([session] * n, images, PREPROCESS), single)
 
 
 def test_the_score_counts_and_bounds() -> None:
