@@ -19,6 +19,7 @@ from edgexfer.data.split import Entry
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # Pictures in formats that are not read here: they count as images, so that they are reported.
 OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".eps", ".psd", ".ppm", ".pgm")
+_ANY_SUFFIX = (*SUFFIXES, *OTHER_SUFFIXES)
 LAYOUT = "lay it out as DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg beside val/ and test/"
 
 _SPLITS = "put every image into train/, val/ or test/, or rename train/"
@@ -112,8 +113,7 @@ def scan_images(folder: Path) -> list[str]:
     Raises:
         DataError: a folder cannot be read.
     """
-    found = _files(folder, {_identity(folder)})
-    return [p.relative_to(folder).as_posix() for p in found if _is_image(p.name)]
+    return [key for key in _files(folder, "", {_identity(folder)}) if _is_image(key)]
 
 
 def scan_splits(folder: Path) -> dict[str, list[Entry]]:
@@ -161,9 +161,8 @@ def _scan_classes(scan: Scan, folder: Path, split: str) -> None:
     for place in _folders(folder):
         before = len(scan.splits[split])
         above = {_identity(scan.root), _identity(folder), _identity(place)}
-        for found in _files(place, above):
-            key = found.relative_to(scan.root).as_posix()
-            if _is_image(found.name):
+        for key in _files(place, f"{place.relative_to(scan.root).as_posix()}/", above):
+            if _is_image(key):
                 scan.splits[split].append(Entry(key, place.name))
             else:
                 scan.ignored.append(key)
@@ -171,28 +170,36 @@ def _scan_classes(scan: Scan, folder: Path, split: str) -> None:
             scan.empty.append(str(place))
 
 
-def _files(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield files below a folder, sorted; a link back to a folder above is not followed."""
-    for place in sorted(_visible(folder)):
+def _files(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield files below a folder, sorted, each name after ``prefix`` and the folders between.
+
+    A link back to a folder above is not followed.
+    """
+    for entry in _visible(folder):
         # A folder that is named like an image is handed on, so that it is reported as unreadable.
-        if not place.is_dir() or _is_image(place.name):
-            yield place
-        elif (identity := _identity(place)) not in above:
-            yield from _files(place, above | {identity})
+        if not _is_dir(entry) or _is_image(entry.name):
+            yield prefix + entry.name
+        elif (identity := _identity(Path(entry))) not in above:
+            yield from _files(Path(entry), f"{prefix}{entry.name}/", above | {identity})
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in _visible(path) if p.is_dir() and not _is_image(p.name))
+    return [path / e.name for e in _visible(path) if _is_dir(e) and not _is_image(e.name)]
 
 
-def _visible(path: Path) -> Iterator[Path]:
+def _visible(path: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as found:
-            yield from [path / e.name for e in found if not e.name.startswith(".")]
+            return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror})", "check its permissions"
         ) from error
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    # The entry of a link that leads in a circle raises where the path of it does not.
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -201,5 +208,4 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _is_image(name: str) -> bool:
-    suffix = Path(name).suffix.lower()
-    return suffix in SUFFIXES or suffix in OTHER_SUFFIXES
+    return name.lower().endswith(_ANY_SUFFIX)
