@@ -177,7 +177,7 @@ def test_the_bundle_s_own_program_refuses_to_measure_and_verifies_what_it_is_tol
     done = subprocess.run(
         [*program, "bench", str(copy), *options], capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 0, done.stderr  # as on the host: the record says what it is worth
     assert "invalid  " in done.stdout
     assert "emulated: this aarch64 is " in done.stdout
     assert " ms" not in done.stdout
