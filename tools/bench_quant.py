@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,8 @@ from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import median, paired_drop
 from edgexfer.data.dataset import Dataset
 from edgexfer.data.images import sample
+from edgexfer.export.choose import Tried
+from edgexfer.export.decide import decide
 from edgexfer.export.lower import Lowering
 from edgexfer.export.stage import export
 from edgexfer.models.store import load_model
@@ -161,11 +164,16 @@ def main() -> int:
 
 
 def ask_speed(place: Place) -> list[Speed]:
-    """Have ``auto`` choose for each runtime, and hold that against the zoo's long benchmark."""
+    """Have ``auto`` choose among what passed, and hold that against the zoo's long benchmark."""
     measure(place)
     with tempfile.TemporaryDirectory() as folder:
-        section = ExportSection(TIMED, precision="auto")
-        choices = export(place.run, section, Path(folder) / "auto").choices
+        copy = Path(shutil.copytree(place.bundle, Path(folder) / "bundle"))
+        manifest = read_manifest(copy)
+        tried = {
+            target: [Tried(a.precision, a) for a in manifest.artefacts if a.target == target]
+            for target in TIMED
+        }
+        choices = decide(copy, manifest, [find_profile(name) for name in TIMED], tried).choices
     return [judged(c.target, c.chosen, _timed(place, c.target)) for c in choices]
 
 
