@@ -15,6 +15,7 @@ from edgexfer.core.files import PathLike, sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import SCHEMA, RunDir, RunInfo, open_run
+from edgexfer.core.tasks import Task
 from edgexfer.models.create import complete_options, create_model, default_preprocess
 from edgexfer.models.groups import parameter_groups
 from edgexfer.models.weights import weights_file
@@ -246,7 +247,7 @@ def open_training(
         made_from,
         {**lineage(), "seed": train["seed"]},
     )
-    return open_run(out, wanted, leader=world().rank == 0, defaults=_defaults())
+    return open_run(out, wanted, leader=world().leader, defaults=_defaults())
 
 
 def _defaults() -> dict[str, Any]:
@@ -284,14 +285,37 @@ def finish(
         What the run says of itself; ``result["test"]`` holds ``n``, ``correct``, ``top1_pct`` and
         the ends of its 95 % interval, and of several tasks the same for each.
     """
-    from edgexfer.models.store import save_model
     from edgexfer.training.distributed import world
     from edgexfer.training.evaluate import predict_logits
     from edgexfer.training.predictions import keep_predictions
 
-    if world().rank != 0:
+    if not world().leader:
         return run.info
     logits = predict_logits(built.model, built.preprocess, test)
+    found = {"test": keep_predictions(run.path, logits, test), **(more or {})}
+    return conclude(run, built, result, classes, found, test.tasks)
+
+
+def conclude(
+    run: RunDir,
+    built: Built,
+    result: FitResult,
+    classes: Sequence[str],
+    found: Mapping[str, Any],
+    tasks: Sequence[Task] = (),
+) -> RunInfo:
+    """Save the trained model, and mark the run as done; the leader's part of it.
+
+    Args:
+        run: of the training.
+        built: the trained model.
+        result: how the training went.
+        classes: names of its outputs.
+        found: what else the run says of itself, as values that JSON can hold.
+        tasks: of its outputs, where those are several.
+    """
+    from edgexfer.models.store import save_model
+
     card = save_model(
         run.path,
         built.model,
@@ -300,16 +324,14 @@ def finish(
         preprocess=built.preprocess,
         origin=built.origin,
         options=built.options,
-        tasks=test.tasks,
+        tasks=tasks,
     )
-    found = {
+    made = {
         "model": built.name,
         "parameters": card.parameters,
         "weights_sha256": card.weights_sha256,
-        "test": keep_predictions(run.path, logits, test),
         "fit": encode(result),
-        **(more or {}),
     }
-    run.set(status="done", result=found)
+    run.set(status="done", result={**made, **found})
     checkpoint.clear(run.path)
     return run.info

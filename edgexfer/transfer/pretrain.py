@@ -31,9 +31,7 @@ from edgexfer.data.dataset import Dataset, open_pictures
 from edgexfer.data.simclr import two_views
 from edgexfer.models.features import feature_size
 from edgexfer.models.head import set_head
-from edgexfer.models.store import save_model
 from edgexfer.recipe import DataSection, PretrainSection, TrainSection
-from edgexfer.training import checkpoint
 from edgexfer.training.distributed import joined, world
 from edgexfer.training.job import FitResult
 from edgexfer.training.loop import fit
@@ -41,6 +39,7 @@ from edgexfer.training.objective import Objective, Views
 from edgexfer.training.stage import (
     Built,
     build_model,
+    conclude,
     make_feed,
     make_job,
     open_training,
@@ -201,22 +200,5 @@ def _finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset) -> R
     if not world().leader:
         return run.info
     set_head(built.model, len(CLASSES))
-    card = save_model(
-        run.path,
-        built.model,
-        name=built.name,
-        classes=CLASSES,
-        preprocess=built.preprocess,
-        origin=built.origin,
-        options=built.options,
-    )
-    found = {
-        "model": built.name,
-        "parameters": card.parameters,
-        "weights_sha256": card.weights_sha256,
-        "images": len(dataset.splits["train"]),
-        "fit": encode(result),
-    }
-    run.set(status="done", result=found)
-    checkpoint.clear(run.path)
-    return run.info
+    images = len(dataset.splits["train"])
+    return conclude(run, built, result, CLASSES, {"images": images})
