@@ -54,8 +54,9 @@ def command(
       edgexfer profiles list
     """
     from edgexfer.cli.show import show_manifest
+    from edgexfer.core.explanation import explanation_folder, read_explanations
     from edgexfer.core.progress import Progress
-    from edgexfer.export.explain import explanation_folder, read_explanations, to_text
+    from edgexfer.export.explain import to_text
     from edgexfer.export.measure import board_of
     from edgexfer.export.stage import export
 

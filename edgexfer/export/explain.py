@@ -6,22 +6,21 @@ They are written whether the export passes or not; figures are made in ``quantiz
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgexfer.core.bundle import Rung
-from edgexfer.core.codec import decode, encode
-from edgexfer.core.files import make_dir, read_json, write_json
+from edgexfer.core.codec import encode
+from edgexfer.core.explanation import SCHEMA, Explanation, LayerNoise, Step
+from edgexfer.core.files import make_dir, write_json
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.layers import LayerNoise, measure_layers, responsible
-from edgexfer.quantize.search import Step, first_images
+from edgexfer.quantize.layers import measure_layers, responsible
+from edgexfer.quantize.search import first_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SCHEMA = "edgexfer.explanation/1"
 # Rows of the table; the JSON has all layers.
 _ROWS = 12
 _RC: Any = {
@@ -31,39 +30,6 @@ _RC: Any = {
     "font.size": 8,
     "figure.constrained_layout.use": True,
 }
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What INT8 does to a model on one target.
-
-    Attributes:
-        schema: ``edgexfer.explanation/1``.
-        target: name of the profile.
-        n: training images that the layers are measured on.
-        first_failed: the first rung that missed its limits, as it was measured; ``None`` where
-            plain calibration has passed.
-        passed: whether INT8 did in the end.
-        steps: what was tried after that, on images held out.
-        responsible: names of the fewest layers that make up most of the noise, the worst first.
-        layers: all of them, in the order of the graph, under plain calibration.
-        note: how far the layers are those of the target's own file; empty where they are just them.
-    """
-
-    schema: str
-    target: str
-    n: int
-    first_failed: Rung | None
-    passed: bool
-    steps: tuple[Step, ...]
-    responsible: tuple[str, ...]
-    layers: tuple[LayerNoise, ...]
-    note: str = ""
-
-
-def explanation_folder(out: Path) -> Path:
-    """Return where the explanations of a bundle are, beside it, so that its seal holds."""
-    return out.with_name(f"{out.name}.explain")
 
 
 def explain(
@@ -119,15 +85,9 @@ def clear_explanations(folder: Path) -> None:
         place.unlink()
 
 
-def read_explanations(folder: Path) -> list[Explanation]:
-    """Read what was written into a folder; nothing where it does not exist."""
-    places = sorted(folder.glob("*.json"))
-    return [decode(Explanation, read_json(place), str(place)) for place in places]
-
-
 def to_text(explanation: Explanation) -> str:
     """Write an explanation as a table for people: the worst layers first."""
-    lines = [_headline(explanation)]
+    lines = [explanation.in_words()]
     if explanation.note:
         lines.append(explanation.note)
     lines += [f"  tried {step.in_words()}" for step in explanation.steps]
@@ -191,17 +151,3 @@ def _draw_ratios(axes: Axes, layers: Sequence[LayerNoise]) -> None:
     axes.set_xlabel("signal to noise, dB")
     axes.grid(visible=True, linewidth=0.4)
     axes.legend(fontsize=7)
-
-
-def _headline(explanation: Explanation) -> str:
-    target, rung = explanation.target, explanation.first_failed
-    if rung is None:
-        return f"{target}: INT8 passes by plain calibration; n={explanation.n} training images"
-    ratio = "equal" if rung.sqnr_db is None else f"{rung.sqnr_db:.1f} dB"
-    drop = "" if rung.drop_pt is None else f", drop {rung.drop_pt:+.2f} points"
-    end = "it passes in the end" if explanation.passed else "nothing that was tried passes"
-    names = ", ".join(explanation.responsible[:5])
-    return (
-        f"{target}: first failing rung: {rung.name}, plain calibration ({ratio}, agreement "
-        f"{rung.agreement_pct:.1f} %{drop}); {end}; most of the noise: {names}"
-    )

@@ -10,11 +10,11 @@ from edgexfer.backends.openvino import absent
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import compare
 from edgexfer.core.backend import Plan, get_backend
+from edgexfer.core.explanation import Verdict
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.parity import INT8, Float32, worst_drop
 from edgexfer.quantize.calibration import HeldOut
-from edgexfer.quantize.search import Verdict
 
 _PIXELS_AT_ONCE = 32 * 64 * 64
 

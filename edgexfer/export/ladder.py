@@ -19,6 +19,7 @@ from edgexfer.bench.accuracy import predict
 from edgexfer.bench.tasks import right
 from edgexfer.core.backend import Plan, TensorSpec, get_backend
 from edgexfer.core.bundle import Artefact, Reference, Rung, file_entry
+from edgexfer.core.explanation import Step
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile
@@ -44,7 +45,7 @@ from edgexfer.export.parity import (
 )
 from edgexfer.quantize.calibration import HeldOut
 from edgexfer.quantize.constant import constant_channels, in_words
-from edgexfer.quantize.search import Found, Step
+from edgexfer.quantize.search import Found
 from edgexfer.recipe import ExportSection
 
 MAX_DROP_PT = 1.0

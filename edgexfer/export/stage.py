@@ -28,6 +28,7 @@ from edgexfer.core.bundle import (
 )
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import BundleError, InputError, RecipeError, RunError
+from edgexfer.core.explanation import explanation_folder
 from edgexfer.core.files import fingerprint, write_json
 from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
@@ -35,7 +36,7 @@ from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
 from edgexfer.export.decide import attempt, decide, drop_losers
-from edgexfer.export.explain import clear_explanations, explanation_folder
+from edgexfer.export.explain import clear_explanations
 from edgexfer.export.flavour import wanted_precisions
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops

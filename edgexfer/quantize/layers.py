@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgexfer.core.explanation import LayerNoise
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.observe import run_batches, with_outputs
 from edgexfer.quantize.sensitivity import (
@@ -22,29 +22,6 @@ from edgexfer.quantize.sensitivity import (
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
-
-
-@dataclass(frozen=True)
-class LayerNoise:
-    """Signal-to-noise ratios of one layer in dB, INT8 against FP32; ``None`` where equal or absent.
-
-    Attributes:
-        node: its name.
-        op_type: its operator.
-        weight_db: of its weight.
-        input_db: of what it takes in the INT8 file, after quantization: all errors before it count.
-        output_db: of what it gives there.
-        alone_db: of the logits where this layer alone is quantized.
-        share_pct: its share of the noise of all layers, each alone.
-    """
-
-    node: str
-    op_type: str
-    weight_db: float | None
-    input_db: float | None
-    output_db: float | None
-    alone_db: float | None
-    share_pct: float
 
 
 def measure_layers(quantized: Path, model: Path, images: Calibration) -> list[LayerNoise]:

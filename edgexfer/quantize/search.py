@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgexfer.core.explanation import Step, Verdict
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import METHODS, Method, clip_all, within
@@ -31,47 +32,7 @@ _GAIN_DB = 3.0
 _SENSITIVITY_IMAGES = 32
 _MOST = f"{100 * min(SHARES):.0f} % of the images"
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of one file, against the FP32 model.
-
-    Attributes:
-        passed: whether it meets the limits.
-        sqnr_db: signal-to-noise ratio of its logits; ``None`` where they are equal.
-        agreement_pct: images with the same top-1 class.
-        drop_pt: top-1 accuracy lost, in points.
-    """
-
-    passed: bool
-    sqnr_db: float | None
-    agreement_pct: float
-    drop_pt: float
-
-
 Judge = Callable[[Path], Verdict]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One try.
-
-    Attributes:
-        name: what was tried, such as ``mse`` or ``mse, 3 nodes in float``.
-        verdict: of the judge.
-    """
-
-    name: str
-    verdict: Verdict
-
-    def in_words(self) -> str:
-        """Return the try with its figures, on one line."""
-        verdict = self.verdict
-        ratio = "equal" if verdict.sqnr_db is None else f"{verdict.sqnr_db:.1f} dB"
-        return (
-            f"{self.name}: {ratio}, agreement {verdict.agreement_pct:.1f} %, "
-            f"drop {verdict.drop_pt:+.2f} points"
-        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from edgexfer.core.record import STATUSES
 from edgexfer.report import accuracy, beside, view, words
 from edgexfer.report.changes import changes
 from edgexfer.report.collect import Found, collect
+from edgexfer.report.layers import layer_parts
 from edgexfer.report.lineage import lineage
 from edgexfer.report.rows import Row
 from edgexfer.report.verdict import speed_text, teacher_helped
@@ -70,6 +71,7 @@ def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows = [row for section in sections for row in section.group.rows]
     runs = view.run_lines(found)
     image_sets = accuracy.image_sets(found, rows)
+    explained = layer_parts(found)
     lines = [beside.figures(found, row, s) for s in sections for row in s.group.rows]
     tips = [{**line, "tip": _tip(row)} for line, row in zip(lines, rows, strict=True)]
     page = {
@@ -84,6 +86,7 @@ def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "run_hops": accuracy.run_hops(found),
         "changes": [part for images in image_sets for part in changes(images)],
         "ladders": [b for b in found.bundles if b.manifest.parity],
+        "explained": explained,
         "runs": runs,
         "curves": view.draw_curves(runs),
         "sweeps": view.sweep_parts(found),

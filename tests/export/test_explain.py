@@ -13,16 +13,11 @@ from onnx import numpy_helper
 
 from edgexfer.cli.export import command
 from edgexfer.core.errors import BundleError, ParityError
+from edgexfer.core.explanation import Explanation, explanation_folder, read_explanations
 from edgexfer.core.files import read_json
 from edgexfer.core.profile import Quantization
 from edgexfer.data.dataset import open_dataset
-from edgexfer.export.explain import (
-    Explanation,
-    draw,
-    explanation_folder,
-    read_explanations,
-    to_text,
-)
+from edgexfer.export.explain import draw, to_text
 from edgexfer.export.stage import export
 from edgexfer.quantize.calibration import Calibration, draw_calibration
 from edgexfer.quantize.layers import measure_layers, responsible

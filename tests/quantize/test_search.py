@@ -10,12 +10,13 @@ import onnx
 import pytest
 
 from edgexfer.bench.compare import compare
+from edgexfer.core.explanation import Verdict
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import METHODS
 from edgexfer.quantize.qdq import check_qdq
-from edgexfer.quantize.search import Found, Verdict, find_int8
+from edgexfer.quantize.search import Found, find_int8
 from edgexfer.quantize.sensitivity import logits_of, quantized_nodes
 
 
