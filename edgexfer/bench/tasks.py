@@ -12,7 +12,7 @@ import numpy as np
 
 from edgexfer.core.record import TaskAccuracy
 from edgexfer.core.stats import wilson
-from edgexfer.core.tasks import Task, spans
+from edgexfer.core.tasks import Task, code_of, spans
 
 
 def answers(logits: Any, tasks: Sequence[Task] = ()) -> Any:
@@ -52,26 +52,19 @@ def right(logits: Any, labels: Any, tasks: Sequence[Task] = ()) -> Any:
 
 
 def codes(places: Any, labels: Any, tasks: Sequence[Task] = ()) -> Tuple[int, ...]:
-    """Return answers or labels as one number an image: of one task, its class.
+    """Return answers or labels as one number an image: of one task its class, of several a code.
 
-    Of several tasks the numbers of the classes are the digits, each task's in base of how many
-    classes it has, and 0 where the image has no label: two models' codes are equal where they agree
-    on what can be told, and those of answers and labels where all is right.
+    Of what an image has no label of, nothing is counted: two models' codes are equal where they
+    agree on what can be told, and those of answers and labels where all is right.
 
     Args:
         places: int64, (N, T), as ``answers`` returns them, or labels.
         labels: int64, (N,) or (N, T).
         tasks: of the model; empty for one.
     """
-    given, known = places.reshape(len(labels), -1), labels.reshape(len(labels), -1) >= 0
     if not tasks:
-        return tuple(int(place) for place in given[:, 0])
-    # Of many tasks the codes are larger than 64 bits hold.
-    total = np.zeros(len(labels), dtype=object)
-    for number, (start, end) in enumerate(spans(tasks, 0)):
-        digits = np.where(known[:, number], given[:, number] - start, 0)
-        total = total * (end - start) + digits
-    return tuple(int(code) for code in total)
+        return tuple(places.reshape(-1).tolist())
+    return tuple(code_of(row, tasks) for row in zip(*classes_of_tasks(places, labels, tasks)))
 
 
 def classes_of_tasks(

@@ -43,3 +43,28 @@ def spans(tasks: Sequence[Task], outputs: int) -> Tuple[Tuple[int, int], ...]:
 def class_names(tasks: Sequence[Task]) -> Tuple[str, ...]:
     """Return the names of all outputs, ``TASK=CLASS``."""
     return tuple(f"{task.name}={name}" for task in tasks for name in task.classes)
+
+
+def code_of(classes: Sequence[int], tasks: Sequence[Task]) -> int:
+    """Return one number for the classes of all tasks: they are its digits.
+
+    Each task's is in base of how many classes it has. A missing one, -1, counts as 0: two codes of
+    an image whose missing labels were left out of both are equal where the others are.
+
+    Args:
+        classes: of each task, places among its own classes.
+        tasks: in the same order.
+    """
+    code = 0
+    for place, task in zip(classes, tasks):
+        code = code * len(task.classes) + max(place, 0)
+    return code
+
+
+def classes_of(code: int, tasks: Sequence[Task]) -> Tuple[int, ...]:
+    """Return the class in each task that ``code_of`` made a number of."""
+    found = []
+    for task in reversed(tasks):
+        code, place = divmod(code, len(task.classes))
+        found.append(place)
+    return tuple(reversed(found))

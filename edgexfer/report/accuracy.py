@@ -1,5 +1,6 @@
 """Accuracy of models that were measured on the same images: by class, and what each hop changed.
 
+Of several tasks each is looked at for itself, on the images that have its label.
 A hop is a step from one model to the next: teacher to student, FP32 to INT8. What is drawn of it,
 and examples of the images that it changed, stand in ``changes.py``.
 """
@@ -8,17 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
-from edgexfer.core.record import Accuracy
+from edgexfer.core.record import TaskAccuracy
 from edgexfer.core.stats import paired_drop
+from edgexfer.core.tasks import classes_of
 from edgexfer.report.collect import Found, FoundBundle, FoundRun
 from edgexfer.report.compare import Drop
 from edgexfer.report.rows import Row
-
-if TYPE_CHECKING:
-    import numpy as np
 
 CLASSES_SHOWN = 25
 _BINS = 15
@@ -30,11 +29,13 @@ class Subject:
 
     Attributes:
         rows: the records; the first stands for all.
-        accuracy: what they say.
+        predictions: the class of each image; of several tasks, one number for all or those of one.
+        confidences: the probability of each; empty where that is not known.
     """
 
     rows: tuple[Row, ...]
-    accuracy: Accuracy
+    predictions: tuple[int, ...]
+    confidences: tuple[float, ...]
 
     @property
     def row(self) -> Row:
@@ -65,6 +66,7 @@ class Hop:
         gained: of those, images that only the second got right.
         drop: how much accuracy it costs.
         ece_pct: calibration errors of both, in percent; ``None`` where one has no probabilities.
+        task: which of several; ``None`` for the only one, or for all together.
     """
 
     before: Subject | None
@@ -76,6 +78,7 @@ class Hop:
     gained: int
     drop: Drop
     ece_pct: tuple[float | None, float | None]
+    task: str | None = None
 
     @property
     def flip_pct(self) -> float:
@@ -85,10 +88,14 @@ class Hop:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Subjects that were measured on the same images.
+    """Subjects that were measured on the same images, in one task.
 
     Attributes:
         bundle: one that carries the images.
+        task: which of several; ``None`` for the only one.
+        names: of the classes.
+        labels: class of each image.
+        numbers: place of each image among those of the bundle.
         subjects: the models: teacher, student, its quantised forms.
         lines: the classes; the weakest alone where there are many.
         hidden: how many classes are left out.
@@ -96,14 +103,44 @@ class ImageSet:
     """
 
     bundle: FoundBundle
+    task: str | None
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    numbers: tuple[int, ...]
     subjects: tuple[Subject, ...]
     lines: tuple[ClassLine, ...]
     hidden: int
     hops: tuple[Hop, ...]
 
 
+@dataclass(frozen=True)
+class TaskTable:
+    """Accuracy of each of several tasks.
+
+    Attributes:
+        names: of the tasks.
+        lines: each record, and what it says of each task.
+    """
+
+    names: tuple[str, ...]
+    lines: tuple[tuple[Row, tuple[TaskAccuracy, ...]], ...]
+
+
+def task_tables(rows: Iterable[Row]) -> list[TaskTable]:
+    """Return the accuracies of records of several tasks, one table for each list of tasks."""
+    lines: dict[tuple[str, ...], list[tuple[Row, tuple[TaskAccuracy, ...]]]] = {}
+    for row in rows:
+        tasks = row.record.accuracy.tasks if row.record.accuracy else ()
+        if tasks:
+            lines.setdefault(tuple(task.name for task in tasks), []).append((row, tasks))
+    return [TaskTable(names, tuple(of)) for names, of in lines.items()]
+
+
 def image_sets(found: Found, rows: Iterable[Row]) -> list[ImageSet]:
-    """Return the sets of images on which at least one record was measured, with what they show."""
+    """Return the sets of images on which at least one record was measured, with what they show.
+
+    Of several tasks each has a set of its own.
+    """
     members: dict[Any, tuple[FoundBundle, list[Row]]] = {}
     for row in rows:
         bundle, accuracy = found.bundle_of(row.record), row.record.accuracy
@@ -112,9 +149,9 @@ def image_sets(found: Found, rows: Iterable[Row]) -> list[ImageSet]:
         if len(accuracy.predictions) == len(bundle.labels):
             evaluation = bundle.manifest.evaluation
             data = evaluation and (evaluation.data_fingerprint, evaluation.split)
-            key = (bundle.manifest.labels, data, bundle.labels.tobytes())
+            key = (bundle.manifest.labels, data, bundle.labels)
             members.setdefault(key, (bundle, []))[1].append(row)
-    return [_image_set(bundle, of_set) for bundle, of_set in members.values()]
+    return [images for place, of in members.values() for images in _image_sets(place, of)]
 
 
 def run_hops(found: Found) -> list[Hop]:
@@ -127,7 +164,7 @@ def run_hops(found: Found) -> list[Hop]:
     if teacher.card is None or student.card is None or teacher.card.classes != student.card.classes:
         return []
     names = (f"teacher ({teacher.card.name})", f"student ({student.card.name})")
-    return [_hop(None, None, names, student.labels, (_answers(teacher), _answers(student)))]
+    return [_hop(None, None, names, student.labels, (teacher, student))]
 
 
 def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
@@ -153,29 +190,49 @@ def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> float | None
     return 100 * sum(abs(gap) for gap in gaps) / len(right)
 
 
-@dataclass(frozen=True)
-class _Answers:
-    predictions: Sequence[int]
-    confidences: Sequence[float]
+def _image_sets(bundle: FoundBundle, rows: Sequence[Row]) -> Iterable[ImageSet]:
+    """Yield what is shown of a bundle's images, once for each task."""
+    assert bundle.labels is not None
+    subjects, tasks = _subjects(rows), bundle.manifest.tasks
+    if not tasks:
+        numbers = tuple(range(len(bundle.labels)))
+        yield _image_set(bundle, None, bundle.manifest.labels, (bundle.labels, numbers), subjects)
+    for place, task in enumerate(tasks):
+        given = bundle.labels_in[task.name]
+        numbers = tuple(i for i, label in enumerate(given) if label >= 0)
+        if not numbers:
+            continue
+        own = [
+            replace(
+                subject,
+                predictions=tuple(
+                    classes_of(subject.predictions[i], tasks)[place] for i in numbers
+                ),
+                confidences=(),  # those that are kept are of all tasks together
+            )
+            for subject in subjects
+        ]
+        labels = tuple(given[i] for i in numbers)
+        yield _image_set(bundle, task.name, task.classes, (labels, numbers), own)
 
 
-def _answers(of: FoundRun | Accuracy) -> _Answers:
-    return _Answers(of.predictions, of.confidences)
-
-
-def _image_set(bundle: FoundBundle, rows: Sequence[Row]) -> ImageSet:
-    labels = bundle.labels
-    assert labels is not None
-    subjects = _subjects(rows)
-    names = bundle.manifest.labels
+def _image_set(
+    bundle: FoundBundle,
+    task: str | None,
+    names: tuple[str, ...],
+    images: tuple[tuple[int, ...], tuple[int, ...]],
+    subjects: Sequence[Subject],
+) -> ImageSet:
+    labels, numbers = images
     where: dict[int, list[int]] = {}
-    for image, label in enumerate(labels.tolist()):
+    for image, label in enumerate(labels):
         where.setdefault(label, []).append(image)
     lines = [_class_line(names[c], c, where[c], subjects) for c in sorted(where)]
     weakest = sorted(range(len(lines)), key=lambda i: min(lines[i].shares))[:CLASSES_SHOWN]
     kept = tuple(lines[i] for i in sorted(weakest))
-    hops = tuple(_hops(subjects, labels))
-    return ImageSet(bundle, tuple(subjects), kept, len(lines) - len(kept), hops)
+    hops = tuple(replace(hop, task=task) for hop in _hops(subjects, labels))
+    hidden = len(lines) - len(kept)
+    return ImageSet(bundle, task, names, labels, numbers, tuple(subjects), kept, hidden, hops)
 
 
 def _subjects(rows: Sequence[Row]) -> list[Subject]:
@@ -186,11 +243,15 @@ def _subjects(rows: Sequence[Row]) -> list[Subject]:
         if accuracy is not None:
             artefact = row.record.artefact.get("sha256"), row.artefact
             same.setdefault((artefact, accuracy.predictions), []).append(row)
-    found = [Subject(tuple(of), of[0].record.accuracy) for of in same.values()]  # type: ignore[arg-type]
+    found = []
+    for of in same.values():
+        accuracy = of[0].record.accuracy
+        assert accuracy is not None
+        found.append(Subject(tuple(of), accuracy.predictions, accuracy.confidences))
     return sorted(found, key=lambda s: (not _is_teacher(s), not _is_fp32(s)))
 
 
-def _hops(subjects: Sequence[Subject], labels: np.ndarray[Any, Any]) -> Iterable[Hop]:
+def _hops(subjects: Sequence[Subject], labels: Sequence[int]) -> Iterable[Hop]:
     """Yield teacher to student and FP32 to each other precision, of each bundle and target."""
     teacher = next((s for s in subjects if _is_teacher(s)), None)
     for subject in subjects:
@@ -199,8 +260,7 @@ def _hops(subjects: Sequence[Subject], labels: np.ndarray[Any, Any]) -> Iterable
         before = teacher if _is_fp32(subject) else _fp32_of(subject, subjects)
         if before is not None:
             names = (_name(before), _name(subject))
-            both = (_answers(before.accuracy), _answers(subject.accuracy))
-            yield _hop(before, subject, names, labels.tolist(), both)
+            yield _hop(before, subject, names, labels, (before, subject))
 
 
 def _hop(
@@ -208,7 +268,7 @@ def _hop(
     after: Subject | None,
     names: tuple[str, str],
     labels: Sequence[int],
-    answers: tuple[_Answers, _Answers],
+    answers: tuple[Subject | FoundRun, Subject | FoundRun],
 ) -> Hop:
     first, second = answers
     rights = [[p == y for p, y in zip(a.predictions, labels, strict=True)] for a in answers]
@@ -253,5 +313,5 @@ def _name(subject: Subject) -> str:
 
 
 def _class_line(name: str, index: int, images: Sequence[int], of: Sequence[Subject]) -> ClassLine:
-    shares = (sum(s.accuracy.predictions[i] == index for i in images) / len(images) for s in of)
+    shares = (sum(s.predictions[i] == index for i in images) / len(images) for s in of)
     return ClassLine(name, len(images), tuple(shares))

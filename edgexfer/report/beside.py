@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgexfer.core.record import TaskAccuracy
 from edgexfer.core.stats import Quantile
 from edgexfer.report import words
 from edgexfer.report.accuracy import Hop, ece_pct
@@ -75,7 +76,7 @@ def ece_of(found: Found, row: Row) -> float | None:
         return None
     if len(accuracy.predictions) != len(bundle.labels):
         return None
-    pairs = zip(accuracy.predictions, bundle.labels.tolist(), strict=True)
+    pairs = zip(accuracy.predictions, bundle.labels, strict=True)
     return ece_pct(accuracy.confidences, [said == label for said, label in pairs])
 
 
@@ -120,6 +121,8 @@ def to_markdown(page: Mapping[str, Any]) -> str:
         if section.group.apart:
             lines += [f"Apart from the others: {plain('; '.join(section.group.apart))}.", ""]
         lines += _table([_record(row) for row in section.group.rows])
+    for table in page["task_tables"]:
+        lines += ["## Accuracy in each task", "", *_table([_tasks(*line) for line in table.lines])]
     hops = [h for images in page["image_sets"] for h in images.hops] + page["run_hops"]
     if hops:
         lines += ["## What each hop changed", "", *_table([_hop(hop) for hop in hops])]
@@ -155,11 +158,17 @@ def _record(row: Row) -> dict[str, str]:
     }
 
 
+def _tasks(row: Row, scores: Sequence[TaskAccuracy]) -> dict[str, str]:
+    shares = {plain(score.name): words.percent(score.top1_pct) for score in scores}
+    return {"": row.key, "model": plain(row.model), "artefact": plain(row.artefact), **shares}
+
+
 def _hop(hop: Hop) -> dict[str, str]:
     before, after = (words.percent(ece) for ece in hop.ece_pct)
     return {
         "from": plain(hop.names[0]),
         "to": plain(hop.names[1]),
+        "task": plain(hop.task or ""),
         "images": str(hop.n),
         "flips": f"{hop.changed} ({words.percent(hop.flip_pct)})",
         "lost": str(hop.lost),

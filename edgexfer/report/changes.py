@@ -95,15 +95,14 @@ def changes(images: ImageSet) -> list[Changes]:
 def _changes(images: ImageSet, hop: Hop, pixels: np.ndarray[Any, Any] | None) -> Changes:
     assert hop.before is not None
     assert hop.after is not None
-    assert images.bundle.labels is not None
-    labels = images.bundle.labels.tolist()
-    first, second = hop.before.accuracy.predictions, hop.after.accuracy.predictions
+    labels = images.labels
+    first, second = hop.before.predictions, hop.after.predictions
     changed: dict[tuple[int, int], list[int]] = {}
     for i, (label, a, b) in enumerate(zip(labels, first, second, strict=True)):
         if a != b:
             changed.setdefault((label, b if b != label else a), []).append(i)
     ranked = sorted(changed, key=lambda pair: (-len(changed[pair]), pair))
-    names = images.bundle.manifest.labels
+    names = images.names
     pairs = []
     for label, said in ranked[:PAIRS_SHOWN]:
         of_class = [i for i, y in enumerate(labels) if y == label]
@@ -120,21 +119,20 @@ def _changes(images: ImageSet, hop: Hop, pixels: np.ndarray[Any, Any] | None) ->
     return Changes(hop, tuple(pairs), len(ranked) - len(pairs))
 
 
-def _picture(images: ImageSet, hop: Hop, number: int, pixels: Any) -> Picture:
+def _picture(images: ImageSet, hop: Hop, place: int, pixels: Any) -> Picture:
     assert hop.before is not None
     assert hop.after is not None
-    assert images.bundle.labels is not None
-    names, label = images.bundle.manifest.labels, int(images.bundle.labels[number])
-    both = [s.accuracy for s in (hop.before, hop.after)]
-    said = [_said(names[a.predictions[number]], a.confidences, number) for a in both]
-    right = [a.predictions[number] == label for a in both]
+    names, label, number = images.names, images.labels[place], images.numbers[place]
+    both = (hop.before, hop.after)
+    said = [_said(names[s.predictions[place]], s.confidences, place) for s in both]
+    right = [s.predictions[place] == label for s in both]
     outcome = "lost" if right[0] else "gained" if right[1] else "still wrong"
     return Picture(_uri(pixels[number]), names[label], said[0], said[1], outcome, number)
 
 
-def _said(name: str, confidences: Sequence[float], number: int) -> str:
+def _said(name: str, confidences: Sequence[float], place: int) -> str:
     short = words.clean(name, 40)
-    return f"{short} ({100 * confidences[number]:.0f} %)" if confidences else short
+    return f"{short} ({100 * confidences[place]:.0f} %)" if confidences else short
 
 
 def _pixels(bundle: FoundBundle) -> np.ndarray[Any, Any] | None:

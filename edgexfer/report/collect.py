@@ -18,6 +18,7 @@ from edgexfer.core.record import Record, read_record
 from edgexfer.core.rundir import INFO, RunInfo, read_events, read_run
 from edgexfer.core.sweep import FILE as SWEEP
 from edgexfer.core.sweep import Sweep, read_sweep
+from edgexfer.core.tasks import code_of, spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,14 +63,18 @@ class FoundBundle:
         role: ``teacher``, ``student`` or ``control`` in a trip, else the folder's name.
         manifest: what it holds.
         manifest_sha256: by which its records name it.
-        labels: class index of each evaluation image, int64 (N,); ``None`` without any.
+        labels: class of each evaluation image, of several tasks one number for all, as records hold
+            predictions; ``None`` without any.
+        labels_in: by name of the task, the class of each image in it, -1 without a label; empty for
+            one task.
     """
 
     path: Path
     role: str
     manifest: Manifest
     manifest_sha256: str
-    labels: np.ndarray[Any, Any] | None
+    labels: tuple[int, ...] | None
+    labels_in: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -204,8 +209,14 @@ def _read_run(place: Path) -> FoundRun:
 
 def _read_bundle(place: Path) -> FoundBundle:
     manifest = read_manifest(place)
-    labels = _read_labels(place, manifest)
-    return FoundBundle(place, _role(place), manifest, sha256_file(place / MANIFEST), labels)
+    rows, tasks = _read_labels(place, manifest), manifest.tasks
+    labels: tuple[int, ...] | None = None
+    labels_in: dict[str, tuple[int, ...]] = {}
+    if rows is not None:
+        labels = tuple(code_of(row, tasks) if tasks else row[0] for row in rows)
+        labels_in = {task.name: tuple(row[i] for row in rows) for i, task in enumerate(tasks)}
+    digest = sha256_file(place / MANIFEST)
+    return FoundBundle(place, _role(place), manifest, digest, labels, labels_in)
 
 
 def _role(bundle: Path) -> str:
@@ -216,11 +227,11 @@ def _role(bundle: Path) -> str:
     return role if role is not None and in_trip else place.name
 
 
-def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None:
+def _read_labels(place: Path, manifest: Manifest) -> list[list[int]] | None:
+    """Return for each evaluation image its class in each task, -1 for none."""
     import numpy as np
 
-    # The page's tables give each image one class; of several tasks it shows the records' accuracy.
-    if manifest.evaluation is None or manifest.tasks:
+    if manifest.evaluation is None:
         return None
     name, n = manifest.evaluation.labels, manifest.evaluation.n
     try:
@@ -229,13 +240,23 @@ def _read_labels(place: Path, manifest: Manifest) -> np.ndarray[Any, Any] | None
         labels: np.ndarray[Any, Any] = np.load(place / name, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{place / name}: cannot be read ({error})", "export it again") from error
-    if labels.shape != (n,):
+    if labels.shape != manifest.labels_shape(n):
         raise InputError(
-            f"{place / name}: holds labels of shape {labels.shape}, the manifest says {n}",
+            f"{place / name}: holds labels of shape {labels.shape}, the manifest says "
+            f"{' x '.join(map(str, manifest.labels_shape(n)))}",
             "export it again",
         )
-    if n and not 0 <= labels.min() <= labels.max() < len(manifest.labels):
-        raise InputError(
-            f"{place / name}: holds labels outside 0..{len(manifest.labels) - 1}", "export it again"
-        )
-    return labels
+    places = spans(manifest.tasks, len(manifest.labels))
+    if places[-1][1] != len(manifest.labels) or any(start == end for start, end in places):
+        raise InputError(f"{place}: its tasks are not those of its labels", "export it again")
+    rows = labels.reshape(n, len(places))
+    for column, (start, end) in zip(rows.T, places, strict=True):
+        # Of several tasks an image may lack a label.
+        known = column[column != -1] if manifest.tasks else column
+        if known.size and not start <= known.min() <= known.max() < end:
+            raise InputError(
+                f"{place / name}: holds labels outside {start}..{end - 1}", "export it again"
+            )
+    starts = np.array([start for start, _ in places])
+    found: list[list[int]] = np.where(rows == -1, -1, rows - starts).tolist()
+    return found

@@ -71,7 +71,7 @@ def drop_between(found: Found, first: Row, second: Row) -> Drop | None:
     if a is None or b is None or a.n == 0 or b.n == 0:
         return None
     one, two = found.bundle_of(first.record), found.bundle_of(second.record)
-    labels = one.labels.tolist() if one and one.labels is not None else []
+    labels = one.labels if one and one.labels is not None else ()
     counted = len(a.predictions) == len(b.predictions) == len(labels)
     if one and two and counted and _same_images(one, two):
         d = paired_drop(
@@ -102,8 +102,9 @@ def _same_images(one: FoundBundle, two: FoundBundle) -> bool:
     if one.labels is None or two.labels is None or one.manifest.labels != two.manifest.labels:
         return False
     a, b = one.manifest.evaluation, two.manifest.evaluation
-    same = a is not None and b is not None and a.data_fingerprint == b.data_fingerprint
-    return same and a.split == b.split and one.labels.tolist() == two.labels.tolist()  # type: ignore[union-attr]
+    if a is None or b is None or one.labels != two.labels:
+        return False
+    return (a.data_fingerprint, a.split) == (b.data_fingerprint, b.split)
 
 
 def _tested(run: FoundRun) -> bool:

@@ -82,6 +82,7 @@ def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "apart": any(section.group.apart for section in sections),
         "helped": teacher_helped(found),
         "cautions": view.cautions(found, sections),
+        "task_tables": accuracy.task_tables(rows),
         "image_sets": image_sets,
         "run_hops": accuracy.run_hops(found),
         "changes": [part for images in image_sets for part in changes(images)],

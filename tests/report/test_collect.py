@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgexfer.core.errors import InputError, RunError
@@ -61,8 +63,6 @@ def test_damaged_predictions_are_a_fault(trip: Path, content: str) -> None:
 
 
 def test_labels_of_another_length_are_a_fault(trip: Path) -> None:
-    import numpy as np
-
     np.save(trip / "bundle" / "labels.npy", np.zeros(7, np.int64))
     [fault] = collect([trip]).faults
     assert "holds labels of shape (7,), the manifest says 360" in fault.what
@@ -70,16 +70,12 @@ def test_labels_of_another_length_are_a_fault(trip: Path) -> None:
 
 
 def test_labels_without_a_class_are_a_fault(trip: Path) -> None:
-    import numpy as np
-
     np.save(trip / "bundle" / "labels.npy", np.full(360, 10_000))
     [fault] = collect([trip]).faults
     assert "holds labels outside 0.." in fault.what
 
 
 def test_a_pickle_among_the_labels_is_not_loaded(trip: Path) -> None:
-    import numpy as np
-
     np.save(trip / "bundle" / "labels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     [fault] = collect([trip]).faults
     assert "cannot be read" in fault.what
@@ -104,3 +100,27 @@ def test_when_all_is_damaged_the_first_fault_is_raised(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"run\.json: not readable as JSON"):
         collect([place])
     shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    ("classes", "label", "what"),
+    [
+        ((4, 5), 0, "its tasks are not those of its labels"),
+        ((10, 0), 0, "its tasks are not those of its labels"),
+        ((4, 6), 0, "holds labels outside 4..9"),
+        ((4, 6), -2, "holds labels outside 4..9"),
+    ],
+)
+def test_tasks_and_labels_that_do_not_fit_are_a_fault(
+    trip: Path, classes: tuple[int, int], label: int, what: str
+) -> None:
+    place = trip / "bundle" / "manifest.json"
+    manifest = json.loads(place.read_text())
+    names = zip("ab", classes, strict=True)
+    manifest["tasks"] = [{"name": a, "classes": [f"c{i}" for i in range(n)]} for a, n in names]
+    place.write_text(json.dumps(manifest))
+    labels = np.zeros((360, 2), np.int64)
+    labels[:, 1] = -1
+    labels[7, 1] = label
+    np.save(trip / "bundle" / "labels.npy", labels)
+    assert any(what in fault.what for fault in collect([trip]).faults)

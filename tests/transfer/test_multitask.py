@@ -15,7 +15,7 @@ from edgexfer.core.errors import GateError, InputError, ModelError, RecipeError,
 from edgexfer.core.model import read_card
 from edgexfer.core.stats import SeededGain
 from edgexfer.core.sweep import SCHEMA, Arm, Sweep, read_sweep
-from edgexfer.core.tasks import Task, class_names, spans
+from edgexfer.core.tasks import Task, class_names, classes_of, spans
 from edgexfer.data.task import find_task, of_task
 from edgexfer.distill.stage import distill
 from edgexfer.export.audit import audit
@@ -84,6 +84,7 @@ def test_answers_marks_and_codes_by_hand() -> None:
         ("a", 2, 1),
         ("b", 2, 2),
     ]
+    assert [classes_of(code, TASKS) for code in said] == [(0, 1), (1, 0), (0, 2)]
     p = np.e / (np.e + 1)
     sure = (p * np.exp(2) / (np.exp(2) + 2), p, np.exp(5) / (np.exp(5) + 2))
     assert confidences(logits, labels, TASKS) == pytest.approx(sure, abs=1e-4)
