@@ -155,7 +155,8 @@ def _of_run(text: str, run: Path) -> Source:
         weights=str(run / FOLDER / WEIGHTS),
         options=dict(card.options),
     )
-    return Source(text, model, card.preprocess, section, has_head=not card.tasks)
+    one_question = len(card.classes) > 1 and not card.tasks
+    return Source(text, model, card.preprocess, section, has_head=one_question)
 
 
 def _of_file(text: str, name: str, file: Path) -> Source:

@@ -13,9 +13,12 @@ from edgexfer.advise.features import HEAD, open_source, read_features
 from edgexfer.core.errors import ModelError
 from edgexfer.core.model import FOLDER, WEIGHTS
 from edgexfer.data.images import sample
+from edgexfer.models.create import create_model, default_preprocess
 from edgexfer.models.normalise import PixelModel
+from edgexfer.models.store import save_model
 from edgexfer.recipe import DataSection
 from edgexfer.training.stage import open_data
+from edgexfer.transfer.pretrain import CLASSES
 
 pytestmark = pytest.mark.torch
 
@@ -76,9 +79,22 @@ def test_a_run_its_weights_and_a_named_file_are_the_same_model(seeing: Path) -> 
     assert all(source.has_head for source in named)
 
 
+def test_what_was_learned_without_labels_has_no_head(tmp_path: Path) -> None:
+    save_model(
+        tmp_path,
+        create_model("resnet8", 1)[0],
+        name="resnet8",
+        classes=CLASSES,
+        preprocess=default_preprocess("resnet8", 16),
+        origin="scratch",
+        options={},
+    )
+    for source in (str(tmp_path), f"resnet8={tmp_path / FOLDER / WEIGHTS}"):
+        assert not open_source(source).has_head
+
+
 def test_a_transformer_shows_its_blocks(data: DataSection) -> None:
     from edgexfer.advise.features import Source
-    from edgexfer.models.create import create_model, default_preprocess
     from edgexfer.recipe import ModelSection
 
     options = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
