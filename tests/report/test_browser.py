@@ -28,6 +28,9 @@ const button = table.tHead.rows[0].cells[column].querySelector("button");
 button.click(); seen.rising = keys();
 button.click(); seen.falling = keys();
 seen.sorted = table.tHead.rows[0].cells[column].getAttribute("aria-sort");
+const fleet = document.querySelector("table.matrix");
+fleet.tHead.rows[0].cells[4].querySelector("button").click();
+seen.fleet = [...fleet.tBodies[0].rows].map((row) => row.cells[4].dataset.v);
 const shownRows = () => document.querySelectorAll("table.records tbody tr:not([hidden])").length;
 const ask = (text, status) => {
   form.elements.text.value = text;
@@ -118,6 +121,10 @@ def test_sorting_filtering_and_tips(
     assert found["rising"] == sorted(found["rising"])
     assert found["falling"] == found["rising"][::-1]
     assert found["sorted"] == "descending"
+    # On the slowest machine: by rising latency, then what is not usable or was not measured.
+    fast, aside = found["fleet"][:2], found["fleet"][2:]
+    assert float(fast[0]) < float(fast[1])
+    assert aside == ["", "", ""]
     assert found["int8"] == 11
     assert (found["failed"], found["sections"]) == (1, 1)
     assert found["counted"] == "1 of 22 records"
