@@ -285,6 +285,7 @@ class ExportSection:
             profile's limit, or 1 point.
         calibration_images: how many training images calibrate INT8.
         evaluation_images: most test images that travel with the bundle.
+        placement: of Q/DQ nodes for TensorRT: edgexfer's own, or NVIDIA's (the extra modelopt).
     """
 
     __pydantic_config__ = _STRICT
@@ -294,6 +295,7 @@ class ExportSection:
     max_drop: NotNegative | None = None
     calibration_images: Count = 300
     evaluation_images: Count = 1000
+    placement: Literal["own", "modelopt"] = "own"
 
 
 @dataclass(frozen=True)

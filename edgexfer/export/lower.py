@@ -82,6 +82,7 @@ class Lowering:
         folder: Path,
         calibration: Calibration | None,
         trained: TrainedRanges | None = None,
+        placement: str = "own",
     ) -> None:
         """Keep what files are made from.
 
@@ -91,9 +92,10 @@ class Lowering:
             folder: where files go.
             calibration: the images for INT8; ``None`` where none is made.
             trained: the quantization that the model was trained with, where it was.
+            placement: ``own`` or ``modelopt``, of Q/DQ nodes for TensorRT.
         """
         self._model, self._card, self._folder = model, card, folder
-        self._calibration, self._trained = calibration, trained
+        self._calibration, self._trained, self._placement = calibration, trained, placement
         self._made: dict[str, Lowered] = {}
         self._tuned: dict[str, Tuned] = {}
 
@@ -200,6 +202,13 @@ class Lowering:
 
         base = self.base(profile)
         restricted = is_restricted(profile)
+        tools = (*base.tools, "onnxruntime")
+        if restricted and self._placement == "modelopt":
+            from edgexfer.quantize.modelopt import quantize_modelopt
+
+            scheme = quantize_modelopt(base.files[0], out, self.images())
+            scheme += self._between(out, profile)
+            return Lowered((out,), (*tools, "modelopt"), base.files[0], scheme, base.opset)
         suits = self._trained is not None and self._trained.suit(profile)
         scheme = quantize_qdq(
             base.files[0],
@@ -210,7 +219,6 @@ class Lowering:
             trained=self._trained.activations if self._trained and suits else None,
         )
         scheme += self._between(out, profile)
-        tools = (*base.tools, "onnxruntime")
         return Lowered((out,), tools, base.files[0], scheme, base.opset)
 
     def ship(self, profile: HardwareProfile, lowered: Lowered) -> Lowered:
@@ -240,12 +248,14 @@ class Lowering:
             max_drop: most accuracy that may be lost, in points; one file is kept for each.
 
         Returns:
-            ``None`` where the model was trained for this very quantization.
+            ``None`` where the model was trained for this very quantization, or ModelOpt made it.
 
         Raises:
             BackendError: the quantizer fails on the model.
         """
         if self._trained is not None and self._trained.suit(profile):
+            return None
+        if is_restricted(profile) and self._placement == "modelopt":
             return None
         first = Path(int8_name(profile))
         key = f"{first.stem}-drop-{max_drop:g}{first.suffix}"

@@ -49,7 +49,7 @@ from edgexfer.export.readme import bundle_readme
 from edgexfer.models.store import load_model
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration, HeldOut, draw_calibration, hold_out
-from edgexfer.quantize.ranges import TrainedRanges, read_ranges
+from edgexfer.quantize.ranges import TrainedRanges, is_restricted, read_ranges
 from edgexfer.recipe import DataSection, ExportSection
 from edgexfer.training.host import lineage, tune_malloc
 from edgexfer.training.stage import open_data
@@ -106,7 +106,7 @@ def export(
 
     Raises:
         ProfileError: a target is unknown or wrong.
-        RecipeError: a target is named twice, or lacks the precision.
+        RecipeError: a target is named twice, or lacks the precision; or the placement is of no use.
         InputError: there is a board, and nothing to measure on it.
         RunError: the run holds no finished model, or its data has changed since.
         DataError: there are no images to calibrate or evaluate with.
@@ -116,6 +116,8 @@ def export(
         BundleError: something else is at ``out``.
     """
     source = _read(run, section)
+    if section.placement != "own":
+        _refuse_placement(source, explain)
     if board is not None:
         _refuse_idle(board, source)
     request = _request(source, board)
@@ -131,8 +133,10 @@ def export(
         calibration = _calibrate(dataset, source, probe)
         steps.done("images")
         model, card = load_model(run)
-        (folder / "models").mkdir()
-        lowering = Lowering(model, card, folder / "models", calibration, source.trained)
+        files = folder / "models"
+        files.mkdir()
+        placement = section.placement
+        lowering = Lowering(model, card, files, calibration, source.trained, placement)
         held_out = partial(_hold_out, dataset, source, calibration, probe)
         drops = max_drops(source.profiles, section)
         explained = explanation_folder(out) if explain else None
@@ -197,6 +201,23 @@ def _refuse_unexplained(out: Path, explain: bool) -> None:
             f"{out}: was made without an explanation, which is made with the bundle",
             "delete it, or choose another --out",
         )
+
+
+def _refuse_placement(source: _Source, explain: bool) -> None:
+    """Refuse another tool's placement where it would place nothing, or something else is asked."""
+    fix = "leave --placement out"
+    placed = [profile for profile, precision in source.jobs if precision == "int8"]
+    placed = [profile for profile in placed if is_restricted(profile)]
+    if not placed:
+        raise RecipeError(
+            f"export: placement {source.section.placement} is for INT8 on TensorRT, which no "
+            "target has here",
+            f"{fix}, or name a target such as jetson",
+        )
+    if source.trained is not None and any(source.trained.suit(profile) for profile in placed):
+        raise RecipeError(f"{source.run}: was trained for edgexfer's own placement", fix)
+    if explain:
+        raise RecipeError("export: --explain measures edgexfer's own placement", fix)
 
 
 class _Steps:
