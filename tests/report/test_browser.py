@@ -47,6 +47,8 @@ seen.tip = tip.hidden ? "" : tip.textContent;
 seen.broken = [...document.images].filter((image) => !image.complete || !image.naturalWidth).length;
 seen.pictures = document.images.length;
 seen.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+const tables = [...document.querySelectorAll("table.records, table.matrix")];
+seen.cut = tables.filter((t) => t.offsetWidth > t.parentNode.clientWidth).length;
 document.body.dataset.seen = JSON.stringify(seen);
 """
 
@@ -132,3 +134,4 @@ def test_sorting_filtering_and_tips(
     assert found["pictures"] > 0
     assert found["broken"] == 0
     assert not found["wide"]
+    assert (found["cut"] > 0) == (width < 1280)  # on a desk all tables are there as a whole
