@@ -31,7 +31,7 @@ def quantize_modelopt(model: Path, out: Path, calibration: Calibration) -> str:
 
     Raises:
         BackendError: ModelOpt is missing or fails on the model, or TensorRT refuses its file.
-        ModelError: it wrote another opset.
+        ModelError: what it wrote is no valid ONNX.
     """
     modelopt, quantize = _import()
     opset = check_onnx(model)
@@ -53,7 +53,12 @@ def quantize_modelopt(model: Path, out: Path, calibration: Calibration) -> str:
                 f"{model.name}: ModelOpt cannot quantize it ({first_line(error)})",
                 "leave --placement out",
             ) from error
-    check_onnx(out, opset)
+    written = check_onnx(out)
+    if written != opset:  # it writes nothing below 19
+        raise BackendError(
+            f"{model.name}: ModelOpt wrote opset {written}, the target takes {opset}",
+            "leave --placement out",
+        )
     check_qdq(out, strict=True)
     version = modelopt.__version__
     return f"qdq int8 activations, int8-per-channel weights, placed by NVIDIA ModelOpt {version}"
