@@ -155,8 +155,15 @@ class Lowering:
             "edgexfer.classes": list(card.classes),
             "edgexfer.preprocess": encode(card.preprocess),
         }
-        size = card.preprocess.size
-        export_onnx(self._model, size, out, metadata=facts, tasks=card.tasks)
+        # Trained ranges are those of the file that the training saw.
+        export_onnx(
+            self._model,
+            card.preprocess.size,
+            out,
+            metadata=facts,
+            tasks=card.tasks,
+            merge=self._trained is None,
+        )
         return Lowered((out,), ("torch", "onnxscript", "onnx"), opset=OPSET)
 
     def _older(self, out: Path, opset: int, dla: bool) -> Lowered:

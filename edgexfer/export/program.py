@@ -10,7 +10,7 @@ from torch import nn
 
 from edgexfer.core.errors import ModelError
 from edgexfer.core.tasks import Task
-from edgexfer.models.onnx import BATCH, frozen, quiet
+from edgexfer.models.onnx import BATCH, frozen, merged, quiet
 
 
 class _ByTask(nn.Module):
@@ -44,7 +44,7 @@ def export_program(
     try:
         with quiet(), torch.no_grad():
             program = torch.export.export(
-                frozen(whole), (torch.zeros(2, 3, *size),), dynamic_shapes=shapes
+                merged(frozen(whole)), (torch.zeros(2, 3, *size),), dynamic_shapes=shapes
             )
             _strip(program)
             torch.export.save(program, out)

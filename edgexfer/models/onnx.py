@@ -40,6 +40,7 @@ def export_onnx(
     opset: int = OPSET,
     metadata: Mapping[str, Any] | None = None,
     tasks: Sequence[Task] = (),
+    merge: bool = True,
 ) -> Path:
     """Write a model as one self-contained FP32 ONNX file.
 
@@ -54,13 +55,16 @@ def export_onnx(
         opset: ONNX opset, asserted on the file that was written.
         metadata: values that JSON can hold, kept in the file's own metadata.
         tasks: what the model's outputs are about, where that is more than one question.
+        merge: make one layer of branches that are apart for training alone; ``False`` keeps each of
+            the model's weights in the file.
 
     Raises:
         ModelError: the model cannot be exported, or another file was written than was asked for.
     """
     import onnx
 
-    proto = _trace(model, size, opset)
+    still = frozen(model)
+    proto = _trace(merged(still) if merge else still, size, opset)
     _strip(proto)
     _name_batch(proto)
     if tasks:
@@ -143,13 +147,25 @@ def frozen(model: nn.Module) -> nn.Module:
     return still.to(memory_format=torch.contiguous_format)
 
 
+def merged(model: nn.Module) -> nn.Module:
+    """Make one layer of branches that a network has for training alone; the model is changed.
+
+    The outputs stay the same, to rounding: RepVGG (Ding et al., CVPR 2021), MobileOne (Vasu et al.,
+    CVPR 2023) and what is built of their blocks.
+    """
+    from timm.utils.model import reparameterize_model
+
+    plain: nn.Module = reparameterize_model(model, inplace=True)
+    return plain
+
+
 def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
     # Two images: torch.export would take a batch of one for a constant.
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                _out_of_place(frozen(model), images),
+                _out_of_place(model, images),
                 (images,),
                 dynamo=True,
                 external_data=False,

@@ -139,5 +139,5 @@ def _export(student: nn.Module, images: Tensor, folder: Path) -> tuple[Path, dic
     import onnx
 
     height, width = images.shape[-2:]
-    file = export_onnx(student, (height, width), folder / "fp32.onnx")
+    file = export_onnx(student, (height, width), folder / "fp32.onnx", merge=False)
     return file, bind(student, onnx.load(file), images)

@@ -12,11 +12,13 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from edgexfer.bench.compare import compare
 from edgexfer.bench.feed import run_once
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import ModelError
 from edgexfer.export.half import to_half
 from edgexfer.export.program import export_program
+from edgexfer.models.create import create_model
 from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.models.store import load_model
 
@@ -62,6 +64,39 @@ def test_layers_are_as_before_their_export(tmp_path: Path) -> None:
     model = nn.Sequential(*layers).eval()
     export_onnx(model, (16, 16), tmp_path / "m.onnx")
     assert model[1].inplace
+
+
+def _branched() -> nn.Module:
+    """Return a RepVGG whose batch norms all do something, and differ."""
+    model, _ = create_model("repvgg_a0", 2, seed=0)
+    chance = torch.Generator().manual_seed(1)
+    for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
+        for tensor, low in ((norm.running_mean, -0.1), (norm.running_var, 0.5), (norm.weight, 0.5)):
+            assert tensor is not None
+            tensor.data = low + torch.rand(tensor.shape, generator=chance)
+    return model.eval()
+
+
+def test_branches_that_are_for_training_alone_become_one_layer(tmp_path: Path) -> None:
+    model = _branched()
+    names = [name for name, _ in model.named_parameters()]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model(images).numpy()
+    files = {
+        merge: export_onnx(model, (32, 32), tmp_path / f"{merge}.onnx", merge=merge)
+        for merge in (True, False)
+    }
+    blocks = sum(1 for m in model.modules() if type(m).__name__ == "RepVggBlock")
+    counts = {
+        merge: [node.op_type for node in onnx.load(file).graph.node].count("Conv")
+        for merge, file in files.items()
+    }
+    assert counts == {True: blocks, False: 2 * blocks}
+    for file in files.values():
+        found = run_once(get_backend("onnxruntime").load(file, Plan()), images.numpy())
+        assert compare(expected, found).at_least(100)
+    assert [name for name, _ in model.named_parameters()] == names
 
 
 def test_the_file_is_as_asked(fp32: Path) -> None:
