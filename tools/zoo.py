@@ -49,6 +49,7 @@ STUDENTS = {
     "mobilenetv4_conv_small": 64,
     "efficientnet_lite0": 64,
     "mobileone_s0": 64,
+    "repvgg_a0": 64,
     "ghostnet_100": 64,
     "shufflenetv2": 32,
     "fastvit_t8": 64,
