@@ -244,7 +244,8 @@ def ask_cost(place: Place, rounds: int) -> list[Cost]:
                 task = json.dumps([way, target, str(place.run)])
                 command = [sys.executable, __file__, "--child", task]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                taken[way].append(json.loads(done.stdout))
+                # The tools print too.
+                taken[way].append(json.loads(done.stdout.splitlines()[-1]))
         found.append(Cost(target, {way: tuple(each) for way, each in taken.items()}))
     return found
 
