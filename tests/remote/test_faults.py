@@ -17,7 +17,7 @@ import pytest
 
 from edgexfer.bench.lock import NAME, take_board
 from edgexfer.core.errors import BackendError, DiskError, InputError, MachineError
-from edgexfer.core.files import fingerprint, sha256_file
+from edgexfer.core.files import fingerprint, sha256_file, write_atomic
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.bench import How, bench_bundles
@@ -206,7 +206,7 @@ def _reboot(board: Board, times: int) -> None:
         (place,) = states(board)
         state = json.loads(place.read_text())
         state["boot_id"] = "the boot before"
-        place.write_text(json.dumps(state))
+        write_atomic(place, json.dumps(state))  # who looks meanwhile sees one or the other
         os.kill(state["runner"], signal.SIGKILL)
         os.killpg(state["child"]["pid"], signal.SIGKILL)
         board.wire.cut()
