@@ -140,8 +140,8 @@ def print_tables(
     for score, values in scores.items():
         taus = correlations(values, reality)
         mean, low, high = jackknife(values, reality)
-        cells = " | ".join(f"{tau:+.2f}" for tau in taus)
-        print(f"| {score} | {cells} | {mean:+.2f} ({low:+.2f} to {high:+.2f}) |")
+        shown = " | ".join(f"{tau:+.2f}" for tau in taus)
+        print(f"| {score} | {shown} | {mean:+.2f} ({low:+.2f} to {high:+.2f}) |")
     print("\n" + "\n".join(verdicts))
 
 
