@@ -136,8 +136,8 @@ def open_run(
     Args:
         path: the folder.
         wanted: what the run is to be; kind, config, data and parents must match an existing one.
-        defaults: of the config; settings that the release which began the run did not know yet.
         leader: ``False`` for the other processes of one distributed training, which never write.
+        defaults: what settings are taken to be that the release which began the run did not know.
 
     Raises:
         RunError: the folder holds something else, other settings, or another process works in it.
