@@ -120,7 +120,7 @@ def get_strategy(teacher: TeacherSection) -> ModuleType:
     strategy = importlib.import_module(f"edgexfer.transfer.{teacher.strategy}")
     if strategy.NEEDS_WEIGHTS and not (teacher.model.pretrained or teacher.model.weights):
         raise RecipeError(
-            f"strategy {teacher.strategy} keeps layers as they are, but they are random",
+            f"strategy {teacher.strategy} builds on trained weights, but these are random",
             "add --pretrained or --weights FILE, or use --strategy scratch",
         )
     return strategy

@@ -88,8 +88,8 @@ def test_other_weights_under_the_same_name_make_another_run(
 @pytest.mark.parametrize(
     ("strategy", "given", "what", "fix"),
     [
-        ("probe", False, "strategy probe keeps layers as they are", "--strategy scratch"),
-        ("freeze", False, "strategy freeze keeps layers as they are", "--pretrained or --weights"),
+        ("probe", False, "strategy probe builds on trained weights", "--strategy scratch"),
+        ("freeze", False, "strategy freeze builds on trained weights", "--pretrained or --weights"),
         ("scratch", True, "starts from random weights, but weights were given", "--strategy full"),
         ("prob", False, "strategy 'prob' is unknown", "probe"),
     ],
