@@ -157,24 +157,21 @@ class OpenVinoSession:
         self.inputs = tuple(_spec(port) for port in compiled.inputs)
         self.outputs = tuple(_spec(port) for port in compiled.outputs)
         self._ports = {spec.name: i for i, spec in enumerate(self.inputs)}
+        self._names = [spec.name for spec in self.outputs]
 
     def run(self, feed: Mapping[str, Any]) -> Dict[str, Any]:
         """Run once on arrays that OpenVINO reads in place; the outputs are copies."""
+        request = self._request
         try:
             for name, array in feed.items():
-                tensor = self._tensor(array, shared_memory=True)
-                self._request.set_input_tensor(self._ports[name], tensor)
-            # Sharing here spares a copy that would be copied again below.
-            self._request.infer(share_outputs=True)
+                request.set_input_tensor(self._ports[name], self._tensor(array, shared_memory=True))
+            outputs = request.infer(share_outputs=False).to_tuple()
         except (RuntimeError, KeyError, ValueError) as error:
             raise BackendError(
                 f"OpenVINO stopped in a run ({_last_line(error)})",
                 "check names, shapes and types of what is fed",
             ) from error
-        return {
-            spec.name: self._request.get_output_tensor(i).data.copy()
-            for i, spec in enumerate(self.outputs)
-        }
+        return dict(zip(self._names, outputs))
 
     def stream(self) -> OpenVinoSession:
         """Return a session with a request of its own."""
