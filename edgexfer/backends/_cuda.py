@@ -20,7 +20,7 @@ NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.
 _TO_DEVICE, _TO_HOST = 1, 2
 _NON_BLOCKING = 1
 _CAPTURE_THREAD_LOCAL = 1
-_MAJOR, _MINOR, _MULTIPROCESSORS = 75, 76, 16
+_MAJOR, _MINOR, _MULTIPROCESSORS, _INTEGRATED = 75, 76, 16, 18
 # The name is the first field of cudaDeviceProp in every release; the rest of it has grown.
 _PROPERTIES_BYTES, _NAME_BYTES = 8192, 256
 
@@ -116,6 +116,10 @@ class Cuda:
         """Return the device's free memory; on a Jetson that is the board's."""
         total = c_size_t()
         return int(self._value(c_size_t, "cudaMemGetInfo", ctypes.byref(total)))
+
+    def shares_memory(self) -> bool:
+        """Say whether the first device's memory is the host's too, as on a Jetson."""
+        return bool(self._value(c_int, "cudaDeviceGetAttribute", _INTEGRATED, 0))
 
     def stream(self) -> int:
         """Create a stream that does not wait for the default one."""

@@ -108,6 +108,7 @@ def load(artefact: Path, plan: Plan) -> TrtSession:
     cuda = Cuda()
     check_stamp(artefact, here(trt, cuda), plan)
     log = make_log(trt)
+    free_bytes = cuda.free_bytes()  # makes CUDA's context too, which is no artefact's
     runtime = trt.Runtime(log)
     if plan.device == "DLA":
         runtime.DLA_core = int(plan.options.get("dla_core", 0))
@@ -125,7 +126,9 @@ def load(artefact: Path, plan: Plan) -> TrtSession:
             f"{artefact}: TensorRT cannot make room for its activations ({take_reason(log)})",
             "close other programs, or lower the option max_batch",
         )
-    return TrtSession((trt, log, runtime), cuda, engine, context, plan)
+    session = TrtSession((trt, log, runtime), cuda, engine, context, plan)
+    session.note_memory(free_bytes)
+    return session
 
 
 class TrtSession:
@@ -143,6 +146,7 @@ class TrtSession:
         self._graph: Optional[int] = None
         self._stream: Optional[int] = None
         self._events: List[int] = []
+        self._taken_bytes = 0
         modes = self._trt.TensorIOMode
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         specs = [_spec(engine, name) for name in names]
@@ -177,6 +181,19 @@ class TrtSession:
     def gpu_ns(self) -> int:
         """Return how long the device took for the last run, copies included, by its own events."""
         return self._cuda.elapsed_ns(*self._events)
+
+    def note_memory(self, free_before: int) -> None:
+        """Keep how much less of the device's memory is free, now that the engine has run once."""
+        self._taken_bytes = free_before - self._cuda.free_bytes()
+
+    def device_bytes(self) -> int:
+        """Return how much of the device's free memory loading and the first run took.
+
+        Weights, activations, buffers and the kernels' code; not CUDA's own context. CUDA tells what
+        is free to all programs: where another one gave memory back meanwhile, this can be 0 or
+        less. A board whose host and device share memory counts what the host took too.
+        """
+        return self._taken_bytes
 
     def close(self) -> None:
         """Free buffers, graph, events and stream, then the engine."""
@@ -309,6 +326,7 @@ class TrtSession:
             "precision": plan.precision,
             "layers": layers,
             "device_memory_bytes": size,
+            "memory": "shared with the host" if self._cuda.shares_memory() else "its own",
             "compute_capability": device["compute_capability"],
             "multiprocessors": device["multiprocessors"],
         }

@@ -102,7 +102,7 @@ def _run(job: Job) -> Result:
         cold_start=_whole(loaded.cold_start, first_ns, absent),
         peak_pss_bytes=peak,
         pss_before_load_bytes=loaded.pss_before_load,
-        device_bytes=_device_bytes(loaded.session, absent),
+        device_bytes=_device_bytes(loaded, absent),
         noise=timings.noise,
         gpu_ns=tuple(_gpu_times(loaded.session, feeds)),
         issued_ns=tuple(measured.series.issued_ns),
@@ -341,12 +341,21 @@ def _peak_bytes(loaded: Loaded, absent: Dict[str, str]) -> Optional[int]:
     return found
 
 
-def _device_bytes(session: Session, absent: Dict[str, str]) -> Optional[int]:
-    ask: Optional[Callable[[], int]] = getattr(session, "device_bytes", None)
+def _device_bytes(loaded: Loaded, absent: Dict[str, str]) -> Optional[int]:
+    ask: Optional[Callable[[], int]] = getattr(loaded.session, "device_bytes", None)
     if ask is None:
-        absent["device_bytes"] = "the runtime has no device of its own, or does not tell"
+        absent["device_bytes"] = (
+            "the runtime tells of no memory but the host's, which is all that a CPU has"
+        )
         return None
-    return ask()
+    if loaded.build_ns is not None:
+        absent["device_bytes"] = "a process that built its engine too, the others tell"
+        return None
+    found = ask()
+    if found <= 0:
+        absent["device_bytes"] = "another program gave the device's memory back meanwhile"
+        return None
+    return found
 
 
 def _whole(parts: ColdStart, first_ns: int, absent: Dict[str, str]) -> ColdStart:

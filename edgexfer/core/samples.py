@@ -123,7 +123,8 @@ class ProcessRun:
             before the harness loaded its images, its share of shared pages (PSS); ``None`` where
             unknown.
         pss_before_load_bytes: likewise before the artefact was loaded.
-        device_bytes: memory of a device of its own, as the runtime tells it.
+        device_bytes: what loading and the first run took of a device's memory, as the runtime tells
+            it; ``None`` where it does not, with the reason in the record's ``absent``.
         noise: what else happened on the machine meanwhile: ``foreign_pct`` and ``steal_pct`` of its
             CPU time, a fixed piece of arithmetic timed before and after, involuntary switches.
         gpu_ns: the device's own time of some further runs, copies included, by its own events;

@@ -97,7 +97,7 @@ def _memory(rows: Sequence[Row]) -> Bars:
         ("host", "device"),
         _known(rows, figures),
         "Host memory is the process's share of pages (PSS) less what it had before the artefact "
-        "was loaded.",
+        "was loaded; device memory is what loading and the first inference took of it.",
     )
 
 

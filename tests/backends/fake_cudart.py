@@ -70,7 +70,8 @@ class FakeCudart:
         name: of the first.
         capability: of the first, major and minor.
         multiprocessors: how many it has.
-        free: bytes of memory that are free.
+        free: bytes of memory that are free while nothing is allocated.
+        integrated: whether host and device share their memory.
         captures: whether an engine's work can be captured into a graph.
         lacks: functions that this release does not have.
         log: names of the functions that were called.
@@ -81,6 +82,7 @@ class FakeCudart:
     capability: tuple[int, int] = (8, 7)
     multiprocessors: int = 8
     free: int = 4 << 30
+    integrated: bool = True
     captures: bool = True
     lacks: tuple[str, ...] = ()
     log: list[str] = field(default_factory=list)
@@ -148,9 +150,9 @@ class FakeCudart:
         return OK
 
     def do_DeviceGetAttribute(self, out: Any, attribute: int, device: int) -> int:
-        out.value = {75: self.capability[0], 76: self.capability[1], 16: self.multiprocessors}[
-            attribute
-        ]
+        major, minor = self.capability
+        known = {75: major, 76: minor, 16: self.multiprocessors, 18: int(self.integrated)}
+        out.value = known[attribute]
         return OK
 
     def do_RuntimeGetVersion(self, out: Any) -> int:
@@ -158,7 +160,8 @@ class FakeCudart:
         return OK
 
     def do_MemGetInfo(self, free: Any, total: Any) -> int:
-        free.value, total.value = self.free, 8 << 30
+        taken = sum(size for kind, size, _ in self.memory.values() if kind == DEVICE)
+        free.value, total.value = self.free - taken, 8 << 30
         return OK
 
     def do_Malloc(self, out: Any, size: int) -> int:

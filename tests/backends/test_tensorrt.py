@@ -82,6 +82,22 @@ def test_an_output_is_not_overwritten_by_the_next_run(
 
 
 @pytest.mark.parametrize(
+    ("integrated", "memory"), [(True, "shared with the host"), (False, "its own")]
+)
+def test_it_tells_how_much_memory_of_the_device_it_took(
+    pretend: Pretend, onnx_files: dict[str, Path], tmp_path: Path, integrated: bool, memory: str
+) -> None:
+    cudart = FakeCudart(integrated=integrated)
+    pretend(cudart=cudart)
+    session = backend.load(_engine(onnx_files["fp32"], tmp_path), GPU)
+    on_device = sum(size for kind, size, _ in cudart.memory.values() if kind == "device")
+    assert session.device_bytes() == on_device > 0
+    assert session.active["memory"] == memory
+    cudart.free = 100  # what other programs take later is not the engine's
+    assert session.device_bytes() == on_device
+
+
+@pytest.mark.parametrize(
     ("world", "options", "state"),
     [
         ({}, {}, "on"),

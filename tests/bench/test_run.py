@@ -50,6 +50,24 @@ def test_a_job_measures_accuracy_latency_and_stages(bundle: Path, make_job: Make
     assert decode(Result, encode(result), "result") == result
 
 
+def test_memory_of_a_device_is_told_or_it_is_said_why_not(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu = run_job(make_job())
+    assert on_cpu.run is not None
+    assert on_cpu.run.device_bytes is None
+    assert on_cpu.absent["device_bytes"] == (
+        "the runtime tells of no memory but the host's, which is all that a CPU has"
+    )
+    for told, kept in ((4096, 4096), (0, None), (-4096, None)):
+        monkeypatch.setattr(null.NullSession, "device_bytes", lambda _, n=told: n, raising=False)
+        result = run_job(make_job())
+        assert result.run is not None
+        assert result.run.device_bytes == kept
+        assert ("device_bytes" in result.absent) == (kept is None)
+    assert "another program" in result.absent["device_bytes"]
+
+
 def _check_accuracy(bundle: Path, result: Result) -> None:
     arrays = np.load(bundle / "models/null-fp32.npz")
     images = normalise(np.load(bundle / "data/images.npy"), PREPROCESS)

@@ -22,10 +22,12 @@ from edgexfer.core.files import read_json, write_json
 from edgexfer.core.record import Record, read_record
 from edgexfer.remote.pack import pack_device_side
 from tests.backends.fake_tensorrt import write_site
-from tests.bundles import make_bundle
+from tests.bundles import LABELS, SIZE, make_bundle
 
 pytestmark = pytest.mark.ort
 KINDS = ("tensorrt-fp32", "tensorrt-int8")
+# Input and output of one image; the fake engine itself takes nothing.
+DEVICE_BYTES = 4 * (3 * SIZE * SIZE + len(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,8 @@ def test_a_job_builds_once_and_says_how_long_it_took(board: Board) -> None:
     # Its peak is that of the build.
     assert first.run.peak_pss_bytes is None
     assert "built its engine" in first.absent["peak_pss_bytes"]
+    assert first.run.device_bytes is None
+    assert "built its engine" in first.absent["device_bytes"]
     assert len(first.run.gpu_ns) == 200
     assert first.accuracy is not None
     assert first.active["layers"] == {"int8": 1, "fp32": 7}
@@ -109,6 +113,8 @@ def test_a_job_builds_once_and_says_how_long_it_took(board: Board) -> None:
     assert second.active["engine_build_ns"] is None
     assert second.active["engine_bytes"] == first.active["engine_bytes"]
     assert second.run.peak_pss_bytes is not None
+    assert second.run.device_bytes == DEVICE_BYTES
+    assert "device_bytes" not in second.absent
     assert second.accuracy == first.accuracy
 
 
@@ -125,6 +131,7 @@ def test_a_whole_benchmark_writes_records(board: Board) -> None:
         assert record.stages["gpu"]["p50"].n == 400
         assert record.latency["p50"].value is not None
         assert [run.peak_pss_bytes is None for run in record.processes] == [True, False]
+        assert record.memory["device_bytes"] == DEVICE_BYTES
 
 
 def test_another_tensorrt_builds_its_own_engine(board: Board) -> None:
