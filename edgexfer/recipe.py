@@ -153,7 +153,8 @@ class ModelSection:
         size: height and width of the input in pixels; unset takes the architecture's own.
         weights: a finished run, safetensors file or timm checkpoint to start from; unset for none.
         pretrained: fetch timm's weights from its hub.
-        options: further keyword arguments of the architecture.
+        options: further keyword arguments of the architecture; ``head_hidden`` gives any one with a
+            linear head a hidden layer of so many units there.
     """
 
     __pydantic_config__ = _STRICT

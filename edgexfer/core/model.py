@@ -30,7 +30,8 @@ class ModelCard:
         parameters: how many weights it has.
         weights_sha256: of ``weights.safetensors``.
         origin: where training began: ``scratch``, ``pretrained:TAG`` or ``file:SHA256``.
-        options: further keyword arguments of the architecture.
+        options: further keyword arguments of the architecture; ``head_hidden`` is how many units a
+            hidden layer of the head has.
         tasks: what its outputs are about, where that is more than one question.
     """
 

@@ -22,7 +22,7 @@ from edgexfer.core.errors import MachineError, ModelError, first_line, nearest
 from edgexfer.core.files import sha256_file
 from edgexfer.core.preprocess import INTERPOLATIONS, Preprocess
 from edgexfer.models import bottleneck, cifar, mobilenet, shufflenet, vgg, wide
-from edgexfer.models.head import head_names
+from edgexfer.models.head import HIDDEN, add_hidden, belongs, head_names, output_names
 from edgexfer.models.weights import fit_weights, read_trained, read_weights, weights_file
 
 #: edgexfer's own architectures: name to what makes one for a number of classes. None is a name of
@@ -54,7 +54,8 @@ def create_model(
     Args:
         name: one of edgexfer's own, or a timm name, with its tag where one is wanted.
         num_classes: outputs of the head; a head of another size is made anew.
-        options: further keyword arguments of the architecture.
+        options: further keyword arguments of the architecture; ``head_hidden`` gives any one with a
+            linear head a hidden layer of so many units there, which is made anew unless loaded.
         pretrained: fetch timm's weights from its hub.
         weights: a finished run, safetensors file or timm checkpoint to start from.
         seed: of everything that is not loaded.
@@ -107,8 +108,8 @@ def head_classes(
 
         cfg = get_pretrained_cfg(name)
         return (cfg.num_classes if cfg is not None else 0) or None
-    head = head_names(_build(name, 2, options or {}))[0]
-    weight = tensors.get(f"{head}.weight")
+    last = output_names(_build(name, 2, options or {}))[0]
+    weight = tensors.get(f"{last}.weight")
     # One output is what stands in for a head where a model has learned without labels.
     return None if weight is None or len(weight) < 2 else len(weight)
 
@@ -208,9 +209,10 @@ def _load(name: str, num_classes: int, options: Mapping[str, Any], weights: Path
     model = _build(name, num_classes, options)
     own = model.state_dict()
     for head in head_names(model):
-        mine = {n: t for n, t in own.items() if n.startswith(f"{head}.")}
-        if any(n not in tensors or tensors[n].shape != t.shape for n, t in mine.items()):
-            tensors.update(mine)
+        mine = {n: t for n, t in own.items() if belongs(n, (head,))}
+        theirs = {n: t for n, t in tensors.items() if belongs(n, (head,))}
+        if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
+            tensors = {n: t for n, t in tensors.items() if n not in theirs} | mine
     fit_weights(model, tensors, str(weights))
     return model
 
@@ -230,6 +232,16 @@ def _read(name: str, weights: Path) -> dict[str, Tensor]:
 
 def _build(
     name: str, num_classes: int, options: Mapping[str, Any], *, pretrained: bool = False
+) -> nn.Module:
+    own = {key: value for key, value in options.items() if key != HIDDEN}
+    model = _build_plain(name, num_classes, own, pretrained=pretrained)
+    if HIDDEN in options:
+        add_hidden(model, options[HIDDEN])
+    return model
+
+
+def _build_plain(
+    name: str, num_classes: int, options: Mapping[str, Any], *, pretrained: bool
 ) -> nn.Module:
     if name in ARCHITECTURES:
         if options:

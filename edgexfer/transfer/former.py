@@ -22,7 +22,14 @@ from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import paired_drop
 from edgexfer.data.dataset import Dataset
 from edgexfer.models.classes import match_classes
-from edgexfer.models.head import belongs, head_names, head_parameters, set_head
+from edgexfer.models.head import (
+    HIDDEN,
+    belongs,
+    head_names,
+    head_parameters,
+    output_names,
+    set_head,
+)
 from edgexfer.models.store import load_model
 from edgexfer.recipe import DataSection
 from edgexfer.training.evaluate import predict_logits
@@ -74,7 +81,8 @@ def take_up(subject: Subject, old: str) -> Former:
     """Put the former weights into the model that is to learn more, under a head for all classes.
 
     Args:
-        subject: its model is changed in place; the outputs for new classes begin at random.
+        subject: its model is changed in place; its head gets the former's form, and its outputs for
+            new classes begin at random.
         old: the former run.
 
     Raises:
@@ -102,7 +110,11 @@ def take_up(subject: Subject, old: str) -> Former:
     new = subject.dataset.classes
     classes = (*new, *(name for name in card.classes if name not in new))
     columns = tuple(match_classes(classes, card.classes, old))
-    set_head(built.model, len(classes), seed=section.train.seed)
+    hidden = card.options.get(HIDDEN)
+    set_head(built.model, len(classes), seed=section.train.seed, hidden=hidden)
+    built.options.pop(HIDDEN, None)
+    if hidden is not None:
+        built.options[HIDDEN] = hidden
     _copy(model, built.model, columns)
     data = DataSection(**read_run(old).data)
     dataset = open_data(data)
@@ -140,10 +152,13 @@ def forgotten(former: Former, model: nn.Module, subject: Subject) -> Mapping[str
 
 
 def _copy(former: nn.Module, model: nn.Module, columns: tuple[int, ...]) -> None:
-    heads = head_names(model)
+    heads, last = head_names(model), output_names(model)
     state = former.state_dict()
     rest = {name: tensor for name, tensor in state.items() if not belongs(name, heads)}
     model.load_state_dict(rest, strict=False)
     with torch.no_grad():
         for name, parameter in head_parameters(model).items():
-            parameter[list(columns)] = state[name]
+            if belongs(name, last):
+                parameter[list(columns)] = state[name]
+            else:
+                parameter.copy_(state[name])

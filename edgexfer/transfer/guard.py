@@ -107,7 +107,7 @@ def _arms(data: DataSection, teacher: TeacherSection) -> dict[str, TeacherSectio
     without = replace(alone.model, weights=None, pretrained=False)
     # A rate below 1 protects what was learned before; there is nothing of the kind.
     train = replace(alone.train, backbone_lr=1.0, layer_decay=1.0)
-    # What is fitted in closed form knows one label of each image.
+    # By steps, as a class of a task may be without a label among the training images.
     options = {"head": "trained"} if data.labels is not None else {}
     return {
         teacher.strategy: alone,

@@ -42,6 +42,7 @@ _OTHERS = (
     "finetune",
     "former",
     "guard",
+    "heads",
     "plan",
     "pretrain",
 )

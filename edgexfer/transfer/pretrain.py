@@ -30,7 +30,7 @@ from edgexfer.core.rundir import RunDir, RunInfo
 from edgexfer.data.dataset import Dataset, open_pictures
 from edgexfer.data.simclr import two_views
 from edgexfer.models.features import feature_size
-from edgexfer.models.head import set_head
+from edgexfer.models.head import HIDDEN, set_head
 from edgexfer.recipe import DataSection, PretrainSection, TrainSection
 from edgexfer.training.distributed import joined, world
 from edgexfer.training.job import FitResult
@@ -199,6 +199,6 @@ def _finish(run: RunDir, built: Built, result: FitResult, dataset: Dataset) -> R
     """Save the model under an untrained head for no class, and mark the run as done."""
     if not world().leader:
         return run.info
-    set_head(built.model, len(CLASSES))
+    set_head(built.model, len(CLASSES), hidden=built.options.get(HIDDEN))
     images = len(dataset.splits["train"])
     return conclude(run, built, result, CLASSES, {"images": images})

@@ -1,28 +1,29 @@
-"""Strategy ``probe``: a new head on a backbone that stays as it is (linear probing).
+"""Strategy ``probe``: a new head on a backbone that stays as it is.
 
 The cheapest transfer, and the yardstick of the others: it cannot forget and hardly overfits. Its
 accuracy says how good the features are for the new classes (Kornblith et al., "Do Better ImageNet
 Models Transfer Better?", CVPR 2019). The features of all images, as validation sees them, are
-computed once; the head is then a logistic regression or a linear SVM on them, min_w ||w||²/2 + C
-Σ loss, of features brought to mean 0 and deviation 1, which is written into the model's own head.
+computed once; the head is then a logistic regression, a linear SVM or a perceptron with one hidden
+layer on them, min_w ||w||²/2 + C Σ loss over its weights w, of features brought to mean 0 and
+deviation 1, which is written into the model's head. A perceptron takes the place of the
+architecture's linear head; the model's card says so, so that it is loaded, distilled and exported
+like any other. Where it ends depends on where the seed has it begin.
+
+Of several tasks each is solved apart, on the images that have its label, and the heads are put side
+by side: a perceptron's hidden layer has units of its own for each task.
 
 Of the schedule, optimiser and augmentation only ``head: trained`` makes use; it is a probe in the
-training loop, worth its time where the views of augmentation help, and the one for several tasks.
-A perceptron of several layers is not offered: an architecture has a linear head, and its card could
-not rebuild another.
+training loop, worth its time where the views of augmentation help.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
@@ -31,22 +32,19 @@ from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.core.files import make_dir, write_atomic
 from edgexfer.data.images import Images
 from edgexfer.models.freeze import freeze_backbone
-from edgexfer.models.head import head_names
+from edgexfer.models.head import HIDDEN, Perceptron, head_names, set_head
+from edgexfer.recipe import Count
 from edgexfer.training import checkpoint
 from edgexfer.training.distributed import world
 from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.stage import images_of
+from edgexfer.transfer.heads import Form, Head, Layer, fit_tasks, top1_pct
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
 MULTI_TASK = True
 NEEDS_WEIGHTS = True
-Float = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-# What is tried where C is not given, from the firmest on.
-_CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _FILE = "features.safetensors"
-_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -54,129 +52,66 @@ class Options:
     """How the head comes to be.
 
     Attributes:
-        head: logistic, svm (whose outputs are margins, no log probabilities), or trained (by the
-            training loop, with its schedule and augmentation).
-        c: C of logistic and svm; unset takes the one, from 1e-4 to 100, that is best on the val
-            images.
+        head: logistic, svm (whose outputs are margins, no log probabilities), mlp (a hidden layer
+            before the outputs), or trained (by the training loop, with its schedule and
+            augmentation).
+        c: C of logistic, svm and mlp; unset takes the one, from 1e-4 to 100, that is best on the
+            val images.
+        hidden: units of an mlp's hidden layer, of several tasks for each; unset takes 64.
     """
 
     __pydantic_config__ = STRICT
 
-    head: Literal["logistic", "svm", "trained"] = "logistic"
+    head: Literal["logistic", "svm", "mlp", "trained"] = "logistic"
     c: Annotated[float, Gt(0)] | None = None
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear map from features to outputs.
-
-    Attributes:
-        weight: (C, D).
-        bias: (C,).
-        iterations: of the solver.
-    """
-
-    weight: Float
-    bias: Float
-    iterations: int
-
-    def top1_pct(self, features: Float, labels: Labels) -> float:
-        """Return the share of rows (N, D) whose largest output is the label, in percent."""
-        found = (features @ self.weight.T + self.bias).argmax(1)
-        return 100 * float((found == labels).mean())
+    hidden: Count | None = None
 
 
 def prepare(subject: Subject) -> Plan:
-    """Freeze all but the head.
+    """Freeze all but the head, which becomes a perceptron where that is asked for.
 
     Raises:
-        RecipeError: C is given for a head that has none, or several tasks to one that is fitted.
-        ModelError: the head is no linear layer with a bias.
+        RecipeError: an option is given for a head that has none of the kind.
+        ModelError: the head is no linear layer with a bias, or there are two for a perceptron.
     """
     options: Options = subject.options
-    frozen = freeze_backbone(subject.built.model)
-    if options.head == "trained":
-        if options.c is not None:
-            raise RecipeError(
-                "strategy probe: c is set, but the head is trained by steps",
-                "leave out c, or use --option head=logistic",
-            )
-        return Plan(frozen=frozen)
-    if subject.dataset.tasks:
+    model = subject.built.model
+    if options.head == "trained" and options.c is not None:
         raise RecipeError(
-            f"strategy probe: head {options.head} knows one label of each image, data.labels has "
-            f"{len(subject.dataset.tasks)} tasks",
-            "use --option head=trained, or leave data.labels out",
+            "strategy probe: c is set, but the head is trained by steps",
+            "leave out c, or use --option head=logistic",
         )
-    heads = _heads(subject.built.model)
+    if options.head != "mlp" and options.hidden is not None:
+        raise RecipeError(
+            f"strategy probe: hidden is set, but head {options.head} has no hidden layer",
+            "leave out hidden, or use --option head=mlp",
+        )
+    if options.head == "trained":
+        return Plan(frozen=freeze_backbone(model))
+    form = Form(options.head, options.hidden or Form.hidden, subject.section.train.seed)
+    names = _linear_heads(model)
+    if options.head == "mlp":
+        if len(names) > 1:
+            raise ModelError(
+                f"{subject.built.name}: has two heads ({' and '.join(names)}), but a perceptron is "
+                "one",
+                "use --option head=logistic",
+            )
+        width = form.hidden * max(len(subject.dataset.tasks), 1)
+        set_head(model, len(subject.dataset.classes), seed=form.seed, hidden=width)
+        subject.built.options[HIDDEN] = width
     report: dict[str, Any] = {}
     return Plan(
-        frozen=frozen,
-        train=partial(_train, subject, heads, report),
+        frozen=freeze_backbone(model),
+        train=partial(_train, subject, form, names, report),
         results=lambda: {"probe": report},
     )
 
 
-def fit_head(features: Float, labels: Labels, options: Options, c: float, seed: int) -> Head:
-    """Fit a linear classifier.
-
-    Args:
-        features: (N, D).
-        labels: (N,), 0..C-1, each of which occurs.
-        options: which one.
-        c: C.
-        seed: of the order in which ``svm`` looks at the rows.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import LinearSVC
-
-    mean, deviation = features.mean(0), features.std(0)
-    deviation[deviation == 0] = 1
-    model: Any
-    if options.head == "svm":
-        model = LinearSVC(C=c, dual="auto", max_iter=_ITERATIONS, random_state=seed)
-    else:
-        model = LogisticRegression(C=c, max_iter=_ITERATIONS)
-    with warnings.catch_warnings():
-        # With hardly any penalty the last digits take long, and decide nothing.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((features - mean) / deviation, labels)
-    weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:
-        # Two classes have one row z between them: the softmax of (-z/2, z/2) is its sigmoid.
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / deviation
-    return Head(weight, bias - weight @ mean, int(np.max(model.n_iter_)))
-
-
-def choose_c(
-    train: tuple[Float, Labels], val: tuple[Float, Labels], options: Options, seed: int
-) -> tuple[float, dict[str, float]]:
-    """Return the C that is best on the val features, of equals the firmest, and all accuracies.
-
-    Args:
-        train: features (N, D) and labels (N,).
-        val: likewise.
-        options: which classifier.
-        seed: as for ``fit_head``.
-
-    Raises:
-        RecipeError: there are no val images.
-    """
-    if not len(val[1]):
-        raise RecipeError(
-            "strategy probe: there are no val images to choose C by",
-            "add some, or give --option c=1",
-        )
-    tried = {c: fit_head(*train, options, c, seed).top1_pct(*val) for c in _CS}
-    return max(tried, key=lambda c: tried[c]), {f"{c:g}": top1 for c, top1 in tried.items()}
-
-
-def _heads(model: nn.Module) -> list[nn.Linear]:
-    """Return the model's head, or both where it is distilled."""
-    heads = []
-    for name in head_names(model):
+def _linear_heads(model: nn.Module) -> tuple[str, ...]:
+    """Return the name of the model's head, or of both where it is distilled."""
+    names = head_names(model)
+    for name in names:
         head = model.get_submodule(name)
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise ModelError(
@@ -184,37 +119,33 @@ def _heads(model: nn.Module) -> list[nn.Linear]:
                 "with a bias",
                 "use --option head=trained, or --strategy freeze",
             )
-        heads.append(head)
-    return heads
+    return names
 
 
 def _train(
-    subject: Subject, heads: Sequence[nn.Linear], report: dict[str, Any], job: Job
+    subject: Subject, form: Form, names: Sequence[str], report: dict[str, Any], job: Job
 ) -> FitResult:
     """Fit the head; of several processes the leader does, and the others wait for it to end."""
     started = time.monotonic()
     if not world().leader:
         return FitResult(0, 0, None, 0, None, 0.0, "fp32", 0, 0.0, 0)
-    options: Options = subject.options
-    seed = job.section.seed
+    heads = [job.model.get_submodule(name) for name in names]
     kept = _features(subject, heads, job)
     spent = time.monotonic() - started
     train = (kept["train"].double().numpy(), kept["train_labels"].numpy())
     val = (kept["val"].double().numpy(), kept["val_labels"].numpy())
-    if options.c is None:
-        report["c"], report["val_top1_pct"] = choose_c(train, val, options, seed)
-    else:
-        report["c"] = options.c
-    head = fit_head(*train, options, report["c"], seed)
+    dataset = subject.dataset
+    head, found = fit_tasks(train, val, form, subject.options.c, dataset.classes, dataset.tasks)
+    report.update(found)
     _write(head, heads)
     job.model.eval()
-    top1_pct = head.top1_pct(*val) if len(val[1]) else None
+    right_pct = top1_pct(head, *val, dataset.tasks) if len(val[1]) else None
     return FitResult(
         steps=head.iterations,
         epochs=1,
-        best_val_top1_pct=top1_pct,
-        best_epoch=1 if top1_pct is not None else 0,
-        val_top1_pct=top1_pct,
+        best_val_top1_pct=right_pct,
+        best_epoch=1 if right_pct is not None else 0,
+        val_top1_pct=right_pct,
         images_per_s=(len(train[1]) + len(val[1])) / spent,
         precision="fp32",
         micro_batch=0,
@@ -223,7 +154,7 @@ def _train(
     )
 
 
-def _features(subject: Subject, heads: Sequence[nn.Linear], job: Job) -> Mapping[str, Tensor]:
+def _features(subject: Subject, heads: Sequence[nn.Module], job: Job) -> Mapping[str, Tensor]:
     """Compute the features of train and val images, or read those that an earlier process kept."""
     from safetensors.torch import load, save
 
@@ -238,10 +169,10 @@ def _features(subject: Subject, heads: Sequence[nn.Linear], job: Job) -> Mapping
     return load(place.read_bytes())
 
 
-def _inputs(job: Job, heads: Sequence[nn.Linear], images: Images) -> Tensor:
+def _inputs(job: Job, heads: Sequence[nn.Module], images: Images) -> Tensor:
     """Return what goes into the heads for each image, side by side, float32 (N, D)."""
     # The first row is empty: there may be no image.
-    caught = [[torch.zeros(0, head.in_features)] for head in heads]
+    caught = [[torch.zeros(0, _first(head).in_features)] for head in heads]
 
     def catch(rows: list[Tensor], _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         rows.append(inputs[0].float().cpu())
@@ -260,11 +191,25 @@ def _inputs(job: Job, heads: Sequence[nn.Linear], images: Images) -> Tensor:
 
 
 @torch.no_grad()
-def _write(head: Head, heads: Sequence[nn.Linear]) -> None:
+def _write(head: Head, modules: Sequence[nn.Module]) -> None:
     """Put a classifier into the model's head; of two, which are averaged, each gets its part."""
     begin = 0
-    for module in heads:
-        end = begin + module.in_features
-        module.weight.copy_(torch.from_numpy(head.weight[:, begin:end] * len(heads)))
-        module.bias.copy_(torch.from_numpy(head.bias))
+    for module in modules:
+        if isinstance(module, Perceptron) and head.hidden is not None:
+            _copy(head.hidden, module.hidden)
+            _copy(head.out, module.out)
+            continue
+        end = begin + _first(module).in_features
+        part = head.out.weight[:, begin:end] * len(modules)
+        _copy(Layer(part, head.out.bias), _first(module))
         begin = end
+
+
+def _first(head: nn.Module) -> nn.Linear:
+    """Return the layer of a head that the features go into."""
+    return next(layer for layer in head.modules() if isinstance(layer, nn.Linear))
+
+
+def _copy(layer: Layer, module: nn.Linear) -> None:
+    module.weight.copy_(torch.from_numpy(layer.weight))
+    module.bias.copy_(torch.from_numpy(layer.bias))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from edgexfer.core.errors import ModelError
-from edgexfer.models.head import head_names, head_parameters
+from edgexfer.models.head import HIDDEN, head_names, head_parameters, output_names
 from edgexfer.training.distributed import world
 from edgexfer.training.evaluate import predict_logits, top1_pct
 from edgexfer.training.job import FitResult, Job
@@ -32,7 +32,7 @@ def prepare(subject: Subject) -> Plan:
     """Have the head written instead of trained.
 
     Raises:
-        ModelError: the model has two heads.
+        ModelError: the model has two heads, or a hidden layer in its head.
     """
     model = subject.built.model
     names = head_names(model)
@@ -40,6 +40,11 @@ def prepare(subject: Subject) -> Plan:
         raise ModelError(
             f"{subject.built.name}: has two heads ({' and '.join(names)}), but prototype makes one",
             "use --strategy probe",
+        )
+    if names != output_names(model):
+        raise ModelError(
+            f"{subject.built.name}: its head has a hidden layer, but prototype makes a linear one",
+            f"leave the model's option {HIDDEN} out",
         )
     return Plan(train=lambda job: _write_head(job, subject))
 

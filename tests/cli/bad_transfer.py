@@ -179,7 +179,7 @@ def probe_on_an_empty_split(p: Place) -> list[str]:
 
 
 def probe_by_an_unknown_head(p: Place) -> list[str]:
-    return _from_weights(p, "probe", "head=mlp")
+    return _from_weights(p, "probe", "head=forest")
 
 
 def probe_by_steps_with_c(p: Place) -> list[str]:
@@ -312,10 +312,10 @@ def labels_with_too_many_weights(p: Place) -> list[str]:
     return _tasks(p, _rows(p, "x,u", "y,v"), "--task-weights", "1,2,3", "--strategy", "scratch")
 
 
-def labels_for_a_probe_in_closed_form(p: Place) -> list[str]:
+def labels_that_training_images_lack_for_a_probe(p: Place) -> list[str]:
     weights = p.run / "model" / "weights.safetensors"
-    more = ("--strategy", "probe", "--weights", str(weights))
-    return _tasks(p, _rows(p, "x,u", "y,v"), *more)
+    more = ("--strategy", "probe", "--weights", str(weights), "--train-limit", "5")
+    return _tasks(p, _rows(p, "x,u", "y,v", *["x,", "y,"] * 5), *more)
 
 
 def labels_for_advice_without_a_task(p: Place) -> list[str]:

@@ -276,7 +276,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.adapter_on_the_head, 2, ("'fc' is a Linear", "below the head")),
     (bad_transfer.bitfit_with_an_option, 2, ("bitfit has no options", "rank")),
     (bad_transfer.probe_on_an_empty_split, 2, ("no val images", "--option c=1")),
-    (bad_transfer.probe_by_an_unknown_head, 2, ("'mlp'", "'svm'")),
+    (bad_transfer.probe_by_an_unknown_head, 2, ("'forest'", "'mlp'")),
     (bad_transfer.probe_by_steps_with_c, 2, ("c is set", "head=logistic")),
     (bad_transfer.l2sp_that_pushes_away, 2, ("weight is -1",)),
     (bad_transfer.delta_of_a_stage_that_is_not_there, 2, ("none is 9", "3 layer3")),
@@ -290,7 +290,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.labels_of_one_class, 2, ("task b", "only the class 'u'")),
     (bad_transfer.labels_without_a_label, 2, ("task b", "no label")),
     (bad_transfer.labels_with_too_many_weights, 2, ("3 weights for 2 tasks", "a, b")),
-    (bad_transfer.labels_for_a_probe_in_closed_form, 2, ("probe", "2 tasks", "head=trained")),
+    (bad_transfer.labels_that_training_images_lack_for_a_probe, 2, ("the label b=v", "head=trained")),
     (bad_transfer.labels_for_advice_without_a_task, 2, ("2 tasks", "--task, one of a, b")),
     (bad_transfer.labels_for_a_curve_of_a_task_that_is_not_there, 2, ("--task c", "known: a, b")),
 ]

@@ -19,6 +19,7 @@ from edgexfer.transfer.finetune import finetune
 REMEMBERING = ("ewc", "lwf", "replay")
 TRAINED = (
     "probe",
+    "perceptron",
     "freeze",
     "gradual",
     "full",
@@ -35,7 +36,10 @@ STRATEGIES = ("scratch", *TRAINED, *REMEMBERING)
 # Several tasks, with all labels and with some missing.
 TABLES = ("tasks", "gaps")
 RUNS = (*STRATEGIES, *TABLES)
-OPTIONS: dict[str, dict[str, Any]] = {"delta": {"layers": ["blocks.0"]}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "delta": {"layers": ["blocks.0"]},
+    "perceptron": {"head": "mlp", "hidden": 4},
+}
 SIZE = {"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 2}
 
 
@@ -62,7 +66,8 @@ def main(pictures: Path, source: Path, runs: Path) -> None:
         elif name in TRAINED:
             weights = str(source / "scratch" / "model" / "weights.safetensors")
         model = ModelSection("vit_tiny_patch16_224", 16, weights, options=SIZE)
-        section = TeacherSection(model, name, options, train=train)
+        strategy = "probe" if name == "perceptron" else name
+        section = TeacherSection(model, strategy, options, train=train)
         finetune(DataSection(str(pictures)), section, runs / name)
     for name in TABLES:
         table = DataSection(str(pictures), labels=f"{pictures}-{name}.csv")

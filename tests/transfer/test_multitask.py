@@ -22,6 +22,7 @@ from edgexfer.export.audit import audit
 from edgexfer.export.evaluate import evaluate, to_text
 from edgexfer.export.load import load_bundle
 from edgexfer.export.stage import export
+from edgexfer.models.store import load_model
 from edgexfer.recipe import (
     DataSection,
     ExportSection,
@@ -30,13 +31,15 @@ from edgexfer.recipe import (
     TeacherSection,
 )
 from edgexfer.report.sweep import sweep_answer, sweep_table
+from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.multitask import Balance, label_objective, make_balance
 from edgexfer.training.objective import Views
 from edgexfer.training.predictions import read_rights
-from edgexfer.training.stage import open_data
+from edgexfer.training.stage import images_of, open_data
 from edgexfer.transfer.curve import learning_curve
 from edgexfer.transfer.finetune import finetune
 from edgexfer.transfer.guard import finetune_all, refuse_harm
+from edgexfer.transfer.heads import Form, fit_head
 from tests.transfer.tiny import TRAIN
 
 pytestmark = pytest.mark.torch
@@ -230,14 +233,32 @@ def test_a_curve_is_drawn_for_each_task_from_the_same_trainings(
         assert curve.points[-1].top1_pct == pytest.approx(100 * sum(right) / len(right))
 
 
-def test_a_probe_of_several_tasks_is_trained_by_steps(
-    tmp_path: Path, run: Path, tabled: DataSection
+@pytest.mark.parametrize("head", ["logistic", "svm", "mlp"])
+def test_a_probe_is_fitted_for_each_task(
+    tmp_path: Path, run: Path, tabled: DataSection, head: str
 ) -> None:
+    """It is the classifier of one task alone, on the images that have its label."""
     model = ModelSection("resnet8", 16, weights=str(run / "model" / "weights.safetensors"))
-    section = TeacherSection(model, "probe", train=TRAIN)
-    with pytest.raises(RecipeError, match="logistic knows one label of each image") as error:
-        finetune(tabled, section, tmp_path / "run")
-    assert "head=trained" in error.value.fix
+    options = {"head": head, "c": 1.0, **({"hidden": 8} if head == "mlp" else {})}
+    section = TeacherSection(model, "probe", strategy_options=options, train=TRAIN)
+    info = finetune(tabled, section, tmp_path / "run")
+    assert info.result["probe"] == {"tasks": [{"name": n, "c": 1.0} for n in ("colour", "warm")]}
+    assert all(task["top1_pct"] > 60 for task in info.result["test"]["tasks"])
+    net, card = load_model(tmp_path / "run")
+    assert card.options == ({"head_hidden": 16} if head == "mlp" else {})
+    dataset = open_data(tabled)
+    images = {s: images_of(tabled, dataset, s, card.preprocess) for s in ("train", "test")}
+    logits = predict_logits(net, card.preprocess, images["test"])
+    bare, _ = load_model(run)
+    bare.fc = torch.nn.Identity()
+    features = {s: predict_logits(bare, card.preprocess, i) for s, i in images.items()}
+    form = Form(head, hidden=8)  # type: ignore[arg-type]
+    for number, (begin, end) in enumerate(spans(dataset.tasks, 5)):
+        labels = images["train"].labels[:, number].numpy()
+        known = labels >= 0
+        seen = features["train"][known].astype(np.float64), labels[known] - begin
+        wanted = fit_head(*seen, form, 1.0)(features["test"].astype(np.float64))
+        np.testing.assert_allclose(logits[:, begin:end], wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

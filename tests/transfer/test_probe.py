@@ -1,4 +1,4 @@
-"""The probe: features once, a linear classifier on them, and that very one in the model's head."""
+"""The probe: features once, a classifier on them, and that very one in the model's head."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from edgexfer.core.errors import ModelError, RecipeError
 from edgexfer.models.create import create_model
@@ -22,6 +20,7 @@ from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.stage import images_of, open_data
 from edgexfer.transfer import probe
 from edgexfer.transfer.finetune import finetune
+from edgexfer.transfer.heads import Fitted, Form, fit_head
 from tests.transfer.tiny import TRAIN, from_weights, moved
 
 pytestmark = pytest.mark.torch
@@ -29,73 +28,9 @@ pytestmark = pytest.mark.torch
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def clouds(classes: int, n: int = 90) -> tuple[Float, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Overlapping clouds in five dimensions, each dimension on another scale; one is constant."""
-    chance = np.random.default_rng(0)
-    labels = np.arange(n) % classes
-    features = chance.normal(size=(n, 5)) + chance.normal(size=(classes, 5))[labels]
-    features[:, 4] = 3.0
-    return features * [1, 10, 0.1, 100, 1] + 5, labels
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_logistic_head_minimises_its_formula(classes: int) -> None:
-    """Against scipy: ||w||²/2 + C Σ cross entropy, of standardised features, in float64."""
-    features, labels = clouds(classes)
-    head = probe.fit_head(features, labels, probe.Options(), 0.5, 0)
-    x = (features - features.mean(0)) / np.where(features.std(0) > 0, features.std(0), 1)
-
-    # With two classes the one row z between them has the penalty.
-    rows = classes if classes > 2 else 1
-
-    def scores(values: Float) -> Float:
-        z: Float = x @ values[: rows * 5].reshape(rows, 5).T + values[rows * 5 :]
-        return z if rows > 1 else np.concatenate([-z / 2, z / 2], axis=1)
-
-    def objective(values: Float) -> float:
-        fit = -log_softmax(scores(values), axis=1)[np.arange(len(labels)), labels].sum()
-        return float((values[: rows * 5] ** 2).sum() / 2 + 0.5 * fit)
-
-    best = minimize(objective, np.zeros(rows * 6), method="BFGS", options={"gtol": 1e-7})
-    wanted = log_softmax(scores(best.x), axis=1)
-    found = log_softmax(features @ head.weight.T + head.bias, axis=1)
-    np.testing.assert_allclose(found, wanted, atol=5e-3)
-    assert head.weight.shape == (classes, 5)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_svm_tells_the_clouds_apart(classes: int) -> None:
-    features, labels = clouds(classes)
-    head = probe.fit_head(features, labels, probe.Options("svm"), 1.0, 0)
-    logistic = probe.fit_head(features, labels, probe.Options(), 1.0, 0)
-    assert head.top1_pct(features, labels) == pytest.approx(
-        logistic.top1_pct(features, labels), abs=6
-    )
-    assert head.top1_pct(features, labels) > 75
-    same = probe.fit_head(features, labels, probe.Options("svm"), 1.0, 0)
-    assert same.weight.tobytes() == head.weight.tobytes()
-
-
-def test_c_is_the_best_on_the_val_images_and_the_firmest_of_equals() -> None:
-    features, labels = clouds(3)
-    val = (features[:30], labels[:30])
-    c, tried = probe.choose_c((features[30:], labels[30:]), val, probe.Options(), 0)
-    assert len(tried) == 7 and tried[f"{c:g}"] == max(tried.values())
-    assert c == min(float(k) for k, v in tried.items() if v == max(tried.values()))
-    one = probe.fit_head(features[30:], labels[30:], probe.Options(), c, 0)
-    assert one.top1_pct(*val) == tried[f"{c:g}"]
-
-
-def test_without_val_images_c_cannot_be_chosen() -> None:
-    features, labels = clouds(3)
-    with pytest.raises(RecipeError, match="no val images to choose C by") as caught:
-        probe.choose_c((features, labels), (features[:0], labels[:0]), probe.Options(), 0)
-    assert "--option c=1" in caught.value.fix
-
-
-@pytest.mark.parametrize("head", ["logistic", "svm"])
+@pytest.mark.parametrize("head", ["logistic", "svm", "mlp"])
 def test_the_model_answers_as_the_classifier_does(
-    tmp_path: Path, data: DataSection, weights: Path, head: str
+    tmp_path: Path, data: DataSection, weights: Path, head: Fitted
 ) -> None:
     info = finetune(data, from_weights(weights, "probe", TRAIN, head=head), tmp_path / "run")
     model, card = load_model(tmp_path / "run")
@@ -108,14 +43,17 @@ def test_the_model_answers_as_the_classifier_does(
         s: predict_logits(bare, card.preprocess, i).astype(np.float64) for s, i in images.items()
     }
     found = info.result["probe"]
-    options = probe.Options(head)  # type: ignore[arg-type]
-    best = probe.fit_head(features["train"], images["train"].labels.numpy(), options, found["c"], 0)
-    wanted = features["val"] @ best.weight.T + best.bias
+    train = images["train"].labels.numpy()
+    wanted = fit_head(features["train"], train, Form(head), found["c"])(features["val"])
     logits = predict_logits(model, card.preprocess, images["val"])
     np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-3)
     assert found["val_top1_pct"][f"{found['c']:g}"] == info.result["fit"]["val_top1_pct"]
     assert info.result["test"]["top1_pct"] >= 60
-    assert moved(tmp_path / "run", weights) == {"fc.weight", "fc.bias"}
+    before, after = load_file(weights), model.state_dict()
+    rest = {name for name in before if not name.startswith("fc.")}
+    assert all(before[name].equal(after[name]) for name in rest)
+    own = ("fc.hidden.weight", "fc.hidden.bias", "fc.out.weight", "fc.out.bias")
+    assert set(after) - rest == set(own if head == "mlp" else ("fc.weight", "fc.bias"))
 
 
 def test_features_are_computed_once_and_a_killed_probe_goes_on_with_them(
@@ -128,7 +66,7 @@ def test_features_are_computed_once_and_a_killed_probe_goes_on_with_them(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(probe, "fit_head", killed)
+        patch.setattr(probe, "fit_tasks", killed)
         with pytest.raises(KeyboardInterrupt):
             finetune(data, section, tmp_path / "run")
     assert (tmp_path / "run" / checkpoint.FOLDER / "features.safetensors").is_file()
@@ -171,7 +109,9 @@ def test_a_head_can_still_be_trained_by_steps(
     [
         ("resnet8", {"head": "trained", "c": 1.0}, RecipeError, "c is set", "leave out c"),
         ("resnet8", {"c": 0}, RecipeError, "strategy probe: c is 0", ""),
-        ("resnet8", {"head": "mlp"}, RecipeError, "'logistic', 'svm' or 'trained'", ""),
+        ("resnet8", {"head": "net"}, RecipeError, "'logistic', 'svm', 'mlp' or 'trained'", ""),
+        ("resnet8", {"hidden": 8}, RecipeError, "hidden is set, but head log", "head=mlp"),
+        ("resnet8", {"head": "mlp", "hidden": 0}, RecipeError, "strategy probe: hidden is 0", ""),
         ("resnetv2_18", {}, ModelError, "is no linear layer", "head=trained"),
     ],
 )

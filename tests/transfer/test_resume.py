@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from edgexfer.core.rundir import read_run
-from edgexfer.recipe import DataSection, ModelSection, TeacherSection
+from edgexfer.core.rundir import RunInfo, read_run
+from edgexfer.distill.stage import distill
+from edgexfer.recipe import (
+    DataSection,
+    ModelSection,
+    StudentSection,
+    TeacherSection,
+    TrainSection,
+)
 from edgexfer.training import loop
 from edgexfer.transfer import finetune as stage
 from edgexfer.transfer.finetune import finetune
@@ -57,7 +65,7 @@ def section_of(name: str, weights: Path, old: Path) -> TeacherSection:
     return section if needs else replace(section, model=replace(section.model, weights=None))
 
 
-def train_until_killed(data: DataSection, section: TeacherSection, place: Path) -> None:
+def train_until_killed(train: Callable[..., object], *args: Any) -> None:
     """Die without a word in the fourth step; a strategy that takes none, before it is stored."""
     torch.set_num_threads(1)
     calls = iter(range(1, 10**6))
@@ -74,14 +82,21 @@ def train_until_killed(data: DataSection, section: TeacherSection, place: Path) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Training, "_step", dying_step)
         patch.setattr(stage, "finish", dying_finish)
-        finetune(data, section, place)
+        train(*args)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_killed_training_ends_with_the_same_bits(
     tmp_path: Path, data: DataSection, weights: Path, old: Path, name: str
 ) -> None:
-    check_resumed(tmp_path, data, section_of(name, weights, old))
+    check_resumed(tmp_path, OFTEN, finetune, data, section_of(name, weights, old))
+
+
+def test_a_killed_probe_begins_its_perceptron_anew(
+    tmp_path: Path, data: DataSection, weights: Path
+) -> None:
+    section = from_weights(weights, "probe", OFTEN, head="mlp", hidden=8)
+    check_resumed(tmp_path, section.train, finetune, data, section)
 
 
 def test_a_killed_training_of_several_tasks_does_so_too(
@@ -90,17 +105,30 @@ def test_a_killed_training_of_several_tasks_does_so_too(
     """What weighs the tasks moves from step to step, and must go on from where it stood."""
     train = replace(OFTEN, balance="uncertainty", mixup=0.2)
     model = ModelSection("resnet8", size=16)
-    check_resumed(tmp_path, tabled, TeacherSection(model, "scratch", train=train))
+    section = TeacherSection(model, "scratch", train=train)
+    check_resumed(tmp_path, train, finetune, tabled, section)
 
 
-def check_resumed(tmp_path: Path, data: DataSection, section: TeacherSection) -> None:
-    child = start(train_until_killed, data, section, tmp_path / "run")
+def test_so_does_a_killed_distillation_of_several_tasks(
+    tmp_path: Path, tabled: DataSection
+) -> None:
+    model = ModelSection("resnet8", size=16)
+    finetune(tabled, TeacherSection(model, "scratch", train=TRAIN), tmp_path / "teacher")
+    train = replace(OFTEN, balance="uncertainty", seed=1)
+    student = StudentSection(model, loss="dkd", train=train)
+    check_resumed(tmp_path, train, distill, tabled, [tmp_path / "teacher"], student)
+
+
+def check_resumed(
+    tmp_path: Path, schedule: TrainSection, train: Callable[..., RunInfo], *args: Any
+) -> None:
+    child = start(train_until_killed, train, *args, tmp_path / "run")
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
-    whole = finetune(data, section, tmp_path / "whole").result
-    again = finetune(data, section, tmp_path / "run").result
+    whole = train(*args, tmp_path / "whole").result
+    again = train(*args, tmp_path / "run").result
     assert again["weights_sha256"] == whole["weights_sha256"]
-    if whole["fit"]["epochs"] == section.train.epochs:
+    if whole["fit"]["epochs"] == schedule.epochs:
         assert again["fit"]["resumed_from"] == 3
 
 
