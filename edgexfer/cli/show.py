@@ -110,6 +110,7 @@ def show_manifest(place: Path, manifest: Manifest, *, as_json: bool) -> None:
 
 def show_records(records: Sequence[Record], places: Sequence[Path], *, as_json: bool) -> None:
     """Print records as the table that a newcomer understands."""
+    from edgexfer.report.again import mend
     from edgexfer.report.table import summary_table
 
     if as_json:
@@ -118,6 +119,7 @@ def show_records(records: Sequence[Record], places: Sequence[Path], *, as_json: 
     click.echo(summary_table(records))
     for place in places:
         click.echo(place)
+    _tell(mend(records, "Run the same command again"))
 
 
 def show_trip(trip: Trip) -> None:
@@ -125,17 +127,26 @@ def show_trip(trip: Trip) -> None:
     from edgexfer.core.bundle import MANIFEST
     from edgexfer.core.files import sha256_file
     from edgexfer.core.record import read_record
+    from edgexfer.report.again import mend
     from edgexfer.report.sweep import sweep_table
     from edgexfer.report.table import summary_table
 
     places = {"student": trip.path / "bundle", "teacher": trip.path / "teacher-bundle"}
     roles = {sha256_file(b / MANIFEST): role for role, b in places.items() if b.is_dir()}
-    click.echo(summary_table([read_record(p) for p in trip.records], roles=roles))
+    records = [read_record(p) for p in trip.records]
+    click.echo(summary_table(records, roles=roles))
+    bench = trip.path / "bench"
+    _tell(mend(records, f"To measure again alone, delete {bench} and run the same command"))
     if trip.sweep is not None:
         click.echo(sweep_table(trip.sweep))
     elif trip.gain is not None:
         click.echo(gain_in_words(trip.gain))
     click.echo(f"Report: {trip.report}")
+
+
+def _tell(text: str) -> None:
+    if text:
+        click.echo(text)
 
 
 def _accuracy(score: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from edgexfer.report import words
 from edgexfer.report.accuracy import Hop, ece_pct
 from edgexfer.report.collect import Found
 from edgexfer.report.rows import Row
-from edgexfer.report.view import Section
+from edgexfer.report.view import Matrix, Section
 
 MARK = "<!-- made by edgexfer report -->"
 _LONGEST = 2000
@@ -116,6 +116,8 @@ def to_markdown(page: Mapping[str, Any]) -> str:
         lines += ["## Before you rely on this", ""]
         lines += [f"- {plain(text)}" for text in page["cautions"]]
         lines.append("")
+    for matrix in (matrix for fleet in page["fleets"] for matrix in fleet.matrices):
+        lines += ["## Each artefact on each machine", "", *_table(_lines(matrix))]
     for section in sections:
         lines += [f"## {plain(section.group.machine)}", "", f"{plain(section.group.settings)}.", ""]
         if section.group.apart:
@@ -156,6 +158,35 @@ def _record(row: Row) -> dict[str, str]:
         "energy": words.energy(record.power.net_mj if record.power else None),
         "status": plain("; ".join([record.status, *record.reasons])),
     }
+
+
+def _lines(matrix: Matrix) -> list[dict[str, str]]:
+    """Return a line for each artefact with a column for each machine."""
+    heads = [plain(f"{each.number} {each.group.machine}") for each in matrix.sections]
+    return [
+        {
+            "model": plain(line.first.model),
+            "artefact": plain(line.first.artefact),
+            **{
+                head: "; ".join(_on_machine(row, section) for row in rows) or words.MISSING
+                for head, section, rows in zip(heads, matrix.sections, line.cells, strict=True)
+            },
+        }
+        for line in matrix.lines
+    ]
+
+
+def _on_machine(row: Row, section: Section) -> str:
+    """Say how fast and how right a record is, and what the verdict on its machine makes of it."""
+    if row.per_s is None:
+        speed = [f"p50 {words.milliseconds(row.p50_ns)}", f"p90 {words.milliseconds(row.p90_ns)}"]
+    else:
+        speed = [f"{words.significant(row.per_s)} images/s"]
+    known = [text for text in speed if words.MISSING not in text]
+    right = [f"{words.percent(row.top1_pct)} right"] if row.record.accuracy else []
+    doubt = [] if row.record.status == "ok" else [plain(row.record.status)]
+    told = ", ".join([section.verdict.words[row.key], *known, *right, *doubt])
+    return f"{row.key}: {told}"
 
 
 def _tasks(row: Row, scores: Sequence[TaskAccuracy]) -> dict[str, str]:

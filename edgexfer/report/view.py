@@ -12,6 +12,7 @@ from typing import Any
 
 from edgexfer.core.record import STATUSES, Record
 from edgexfer.report import charts, matrix, words
+from edgexfer.report.again import mend
 from edgexfer.report.bars import Bars, all_bars
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.draw import slot_of
@@ -215,9 +216,19 @@ def cautions(found: Found, sections: Sequence[Section]) -> list[str]:
         for warning in row.record.warnings:
             said.setdefault(words.clean(warning), []).append(row.key)
     texts = [f"{words.joined(keys)}: {text}." for text, keys in said.items()]
+    texts += _mends(sections)
     unfinished = [r for r in found.runs if r.info.status != "done"]
     texts += [f"The run {words.clean(r.path)} is {words.clean(r.info.status)}." for r in unfinished]
     return texts + [f"Not read: {error.what}; {error.fix}." for error in found.faults]
+
+
+def _mends(sections: Sequence[Section]) -> list[str]:
+    """Say what to do about invalid records, for those that were measured side by side at a time."""
+    suites: dict[str, list[Record]] = {}
+    for record in (row.record for section in sections for row in section.group.rows):
+        suites.setdefault(str(record.settings.get("suite")), []).append(record)
+    found = (mend(records, "Measure again (edgexfer bench)") for records in suites.values())
+    return [text for text in found if text]
 
 
 def absent(sections: Sequence[Section]) -> list[dict[str, str]]:

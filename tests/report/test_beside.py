@@ -91,3 +91,26 @@ def test_the_page_is_an_html_file(trip: Path, tmp_path: Path, name: str) -> None
     with pytest.raises(InputError, match="is no name of an HTML page") as caught:
         build([trip / "bench"], tmp_path / name)
     assert caught.value.fix == "let it end in .html"
+
+
+def test_the_markdown_has_each_artefact_on_each_machine(fleet: Path, tmp_path: Path) -> None:
+    inputs = [fleet, *sorted((fleet / "records").iterdir())]
+    text = build(inputs, tmp_path / "r.html").with_suffix(".md").read_text(encoding="utf-8")
+    [table] = re.findall(r"## Each artefact on each machine\n\n((?:\|.*\n)+)", text)
+    head, _, *lines = (
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()
+    )
+    assert head[:3] == ["model", "artefact", r"1 Example CPU \@ 2.50GHz, 8 cores"]
+    assert len(head) == 2 + 5
+    by_name = {line[1]: line[2:] for line in lines}
+    assert len(by_name) == 5
+    first = "take, p50 0.189 ms, p90 0.204 ms, 97.2 % right"
+    assert by_name["x86-openvino-int8"][0] == f"A: {first}"
+    assert by_name["x86-openvino-fp32"][3] == "P: not usable, failed"
+    assert by_name["x86-onnxruntime-fp32"][3].endswith("97.8 % right, invalid")
+    assert by_name["x86-torch-fp32"][1:] == ["–"] * 4
+
+
+def test_one_machine_has_no_such_table(trip: Path, tmp_path: Path) -> None:
+    text = build([trip], tmp_path / "r.html").with_suffix(".md").read_text(encoding="utf-8")
+    assert "on each machine" not in text
