@@ -1,7 +1,7 @@
 """What a training of several tasks minimises: cross entropy of each, and how they are weighed.
 
-Several tasks are a property of the data (``data.labels``), not a strategy: one linear head holds
-the outputs of all tasks side by side, so that whatever freezes, adapts, distils or quantizes a
+Several tasks are a property of the data (``data.labels``), not a strategy: one head holds the
+outputs of all tasks side by side, so that whatever freezes, adapts, distils or quantizes a
 model does so with one of several tasks too. Of a task that an image has no label of, nothing is
 asked: a task's loss is the mean over the labels that there are in what goes through the model at
 once, so that where some are missing, two processes come near to what one does, but not to its bits.

@@ -1,12 +1,13 @@
-"""A few hundred pictures of five classes, from a model of five others, in eight ways; and without.
+"""A few hundred pictures of five classes, from a model of five others, in many ways; and without.
 
     python examples/transfer/strategies.py CIFAR10_FOLDER OUT [--seeds 3] [--epochs 15]
 
 The folder holds ``train/`` and ``test/`` with ten class folders each. A resnet8 learns the first
 five classes from 4000 pictures; each way takes it to the other five with 300 pictures, on one
-schedule that is tuned for none. ``scratch`` has the same pictures and the same schedule. A second
-source, OUT/shuffled, learns the first classes with labels drawn at random: what the guard is for.
-OUT keeps all runs: the same command goes on.
+schedule that is tuned for none. ``scratch`` has the same pictures and the same schedule. Some are
+trained with ten times its learning rate too, and for four times its epochs. A second source,
+OUT/shuffled, learns the first classes with labels drawn at random: what the guard is for. OUT keeps
+all runs: the same command goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MODEL = ModelSection("resnet8")
 # The name in the table: the strategy and its options.
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "probe": ("probe", {}),
+    "probe mlp": ("probe", {"head": "mlp"}),
     "freeze": ("freeze", {"until": "layer2"}),
     "gradual": ("gradual", {}),
     "full": ("full", {}),
@@ -37,6 +39,12 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bitfit": ("bitfit", {}),
     "l2sp": ("l2sp", {}),
     "scratch": ("scratch", {}),
+}
+# Factors of the learning rate and of the epochs, and what is trained with them.
+SCHEDULES: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "as it is": (1, 1, tuple(STRATEGIES)),
+    "lr x 10": (10, 1, ("full", "lora", "bitfit", "scratch")),
+    "epochs x 4": (1, 4, ("full", "lora", "bitfit", "scratch")),
 }
 
 
@@ -53,15 +61,21 @@ def main() -> None:
     spoilt = shuffled(first, options.out / "classes-shuffled")
     make_source(replace(spoilt, train_limit=1000), 30, options.out / "shuffled")
     target = replace(second, val=0.01, limit=1000, train_limit=300)
-    infos: dict[Training, RunInfo] = {}
-    for seed in range(options.seeds):
-        train = TrainSection(epochs=options.epochs, batch_size=32, lr=2e-3, seed=seed)
-        for name, (strategy, more) in STRATEGIES.items():
-            model = MODEL if strategy == "scratch" else replace(MODEL, weights=str(source))
-            training = Training(name, seed, options.out / "target" / f"{name}-{seed}")
-            section = TeacherSection(model, strategy, more, train=train)
-            infos[training] = edgexfer.finetune(target, section, training.place)
-    print(sweep_table(summarise(options.out, infos, MODEL.name, "scratch")))
+    for schedule, (faster, longer, names) in SCHEDULES.items():
+        infos: dict[Training, RunInfo] = {}
+        ending = "" if schedule == "as it is" else f", {schedule}"
+        for seed in range(options.seeds):
+            train = TrainSection(
+                epochs=longer * options.epochs, batch_size=32, lr=faster * 2e-3, seed=seed
+            )
+            for name in names:
+                strategy, more = STRATEGIES[name]
+                model = MODEL if strategy == "scratch" else replace(MODEL, weights=str(source))
+                place = options.out / "target" / f"{name}{ending}-{seed}"
+                section = TeacherSection(model, strategy, more, train=train)
+                infos[Training(name, seed, place)] = edgexfer.finetune(target, section, place)
+        print(f"The schedule {schedule}:")
+        print(sweep_table(summarise(options.out, infos, MODEL.name, "scratch")), flush=True)
 
 
 def make_source(data: DataSection, epochs: int, out: Path) -> Path:
