@@ -287,6 +287,8 @@ class ExportSection:
         calibration_images: how many training images calibrate INT8.
         evaluation_images: most test images that travel with the bundle.
         placement: of Q/DQ nodes for TensorRT: edgexfer's own, or NVIDIA's (the extra modelopt).
+        stack: a software release by its name in the profile, such as ``JetPack 6.0``, for the
+            targets that list it; unset takes each profile's default.
     """
 
     __pydantic_config__ = _STRICT
@@ -297,6 +299,7 @@ class ExportSection:
     calibration_images: Count = 300
     evaluation_images: Count = 1000
     placement: Literal["own", "modelopt"] = "own"
+    stack: str | None = None
 
 
 @dataclass(frozen=True)

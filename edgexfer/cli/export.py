@@ -49,6 +49,7 @@ def command(
     Examples:
       edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle
       edgexfer export runs/student --target jetson --max-drop 0.5 --out bundle
+      edgexfer export runs/student --target jetson --stack "JetPack 6.0" --out bundle
       edgexfer export runs/student --target jetson --precision int8 --explain
       edgexfer export runs/student --target rpi5 --on ssh:pi5 --out bundle
       edgexfer profiles list

@@ -6,7 +6,10 @@ of ``lower``.
 
 from __future__ import annotations
 
-from edgexfer.core.errors import ProfileError, RecipeError
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgexfer.core.errors import ProfileError, RecipeError, nearest
 from edgexfer.core.profile import HardwareProfile, Stack
 from edgexfer.models.onnx import OPSET
 from edgexfer.recipe import ExportSection
@@ -55,6 +58,46 @@ def default_row(profile: HardwareProfile) -> Stack:
     return next((row for row in profile.stack if row.default), profile.stack[0])
 
 
+def find_row(profile: HardwareProfile, release: str) -> Stack:
+    """Return a profile's software release by its name.
+
+    Raises:
+        ProfileError: the profile has no such row; the nearest are offered.
+    """
+    for row in profile.stack:
+        if row.name == release:
+            return row
+    known = [row.name for row in profile.stack]
+    raise ProfileError(
+        f"profile {profile.name}: has no release {release!r}", nearest(release, known)
+    )
+
+
+def for_release(profiles: Sequence[HardwareProfile], release: str) -> tuple[HardwareProfile, ...]:
+    """Make a release the default of every target that lists it; the others keep their own.
+
+    Raises:
+        ProfileError: no target lists it; the nearest names are offered.
+    """
+    known = {row.name for profile in profiles for row in profile.stack}
+    if release not in known:
+        names = ", ".join(profile.name for profile in profiles)
+        raise ProfileError(f"{names}: no release {release!r}", nearest(release, known))
+    return tuple(_as_default(p, release) for p in profiles)
+
+
+def _as_default(profile: HardwareProfile, release: str) -> HardwareProfile:
+    if all(row.name != release for row in profile.stack):
+        return profile
+    rows = tuple(replace(row, default=row.name == release) for row in profile.stack)
+    return replace(profile, stack=rows)
+
+
+def export_command(profile: HardwareProfile, row: Stack) -> str:
+    """Return what to type to make files for one software release of a target."""
+    return f'edgexfer export RUN --target {profile.name} --stack "{row.name}"'
+
+
 def takes_cache(profile: HardwareProfile) -> bool:
     """Tell whether a target's INT8 is a float file with a calibration cache.
 
@@ -85,7 +128,11 @@ def target_opset(profile: HardwareProfile) -> int:
     """
     if profile.backend != "tensorrt":
         return OPSET
-    row = default_row(profile)
+    return newest_opset(default_row(profile))
+
+
+def newest_opset(row: Stack) -> int:
+    """Return the newest opset whose operators a release of TensorRT is known to have."""
     version = tuple(int(part) for part in row.runtime_version.split(".")[:2])
     return 13 if version < (8, 6) else min(OPSET, row.onnx_opset_max)
 

@@ -12,7 +12,7 @@ from edgexfer.core.backend import Plan
 from edgexfer.core.bundle import Artefact
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile, Stack
-from edgexfer.export.flavour import default_row
+from edgexfer.export.flavour import default_row, export_command, newest_opset
 
 UNSEEN = """\
 Not seen on hardware: whether this TensorRT takes these files, what its engines compute, how fast \
@@ -64,18 +64,28 @@ def run_command(artefact: Artefact, preprocess: Preprocess, row: Stack) -> list[
     )
 
 
-def obstacle(artefact: Artefact, row: Stack) -> str | None:
-    """Say why a software release cannot build an artefact, ``None`` when it can."""
+def obstacle(artefact: Artefact, row: Stack, made_for: Stack) -> str | None:
+    """Say why a software release cannot build an artefact, ``None`` when it can.
+
+    Args:
+        artefact: the files.
+        row: the release.
+        made_for: the release that they were made for.
+    """
     if artefact.opset is not None and artefact.opset > row.onnx_opset_max:
         return (
             f"its parser takes ONNX up to opset {row.onnx_opset_max}, "
             f"these files are opset {artefact.opset}"
         )
+    if artefact.opset is not None and artefact.opset > newest_opset(row):
+        return f"it lacks operators of opset {artefact.opset}, which these files are"
     if artefact.options:
         return None if _version(row) < (11, 0) else "it takes no calibration cache"
-    if row.typing == "weak" and artefact.precision != "fp32":
+    if row.typing == made_for.typing or artefact.precision == "fp32":
+        return None
+    if row.typing == "weak":
         return "it takes precision from builder flags, these files carry their own"
-    return None
+    return "it takes precision from the files, these leave it to builder flags"
 
 
 def instructions(
@@ -101,7 +111,7 @@ def instructions(
         "```",
         "",
         *(["Other releases:", ""] if len(profile.stack) > 1 else []),
-        *(_row(row, chosen, artefacts) for row in profile.stack if row is not chosen),
+        *(_row(profile, row, chosen, artefacts) for row in profile.stack if row is not chosen),
     ]
     return "\n".join(lines)
 
@@ -117,10 +127,11 @@ def _power_modes(profile: HardwareProfile) -> list[str]:
     ]
 
 
-def _row(row: Stack, chosen: Stack, artefacts: list[Artefact]) -> str:
-    reasons = {reason for a in artefacts if (reason := obstacle(a, row)) is not None}
+def _row(profile: HardwareProfile, row: Stack, chosen: Stack, artefacts: list[Artefact]) -> str:
+    reasons = {reason for a in artefacts if (reason := obstacle(a, row, chosen)) is not None}
     if reasons:
-        verdict = f"not with this bundle: {'; '.join(sorted(reasons))}."
+        verdict = f"not with this bundle: {'; '.join(sorted(reasons))}. "
+        verdict += f"Make one for it: `{export_command(profile, row)}`."
     elif not _runs_device_side(row):
         verdict = "too old for `edgexfer.pyz`; `trtexec` has other options there."
     elif _version(row)[0] == _version(chosen)[0]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgexfer.core.errors import ModelError, ProfileError, nearest
+from edgexfer.core.errors import ModelError
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.flavour import default_row
+from edgexfer.export.flavour import default_row, find_row
 from edgexfer.export.rules.dla import DLA_RULES
 from edgexfer.export.rules.form import FORM_RULES
 from edgexfer.export.rules.numbers import NUMBER_RULES
@@ -53,12 +53,5 @@ def lint_target(profile: HardwareProfile, release: str | None = None) -> Target:
     Raises:
         ProfileError: the profile has no such row.
     """
-    if release is None:
-        return Target(profile, default_row(profile))
-    for row in profile.stack:
-        if row.name == release:
-            return Target(profile, row)
-    known = [row.name for row in profile.stack]
-    raise ProfileError(
-        f"profile {profile.name}: has no release {release!r}", nearest(release, known)
-    )
+    row = default_row(profile) if release is None else find_row(profile, release)
+    return Target(profile, row)

@@ -37,7 +37,7 @@ from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
 from edgexfer.export.decide import attempt, decide, drop_losers
 from edgexfer.export.explain import clear_explanations
-from edgexfer.export.flavour import wanted_precisions
+from edgexfer.export.flavour import for_release, wanted_precisions
 from edgexfer.export.geometry import check_images
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
 from edgexfer.export.lower import Lowering
@@ -105,7 +105,7 @@ def export(
         The manifest that was sealed.
 
     Raises:
-        ProfileError: a target is unknown or wrong.
+        ProfileError: a target is unknown or wrong, or none lists the release.
         RecipeError: a target is named twice, or lacks the precision; or the placement is of no use.
         InputError: there is a board, and nothing to measure on it.
         RunError: the run holds no finished model, or its data has changed since.
@@ -251,6 +251,8 @@ def _read(run: Path, section: ExportSection) -> _Source:
     profiles = tuple(find_profile(target) for target in section.targets)
     if not profiles:
         raise RecipeError("export: no target is named", "name one with --target")
+    if section.stack is not None:
+        profiles = for_release(profiles, section.stack)
     names = [profile.name for profile in profiles]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -42,6 +42,7 @@ def test_errors_stand_in_a_table_and_in_the_exit_code(
     assert row.split()[:3] == ["error", "parser-operator", "HardSwish"]
     assert "first and 1 more" in row
     assert last == f"{file}: 2 errors for jetson-orin-nano, TensorRT 8.5.2"
+    assert '`edgexfer export RUN --target jetson-orin-nano --stack "JetPack 5.1"` writes it' in row
 
 
 def test_json_has_every_finding(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,8 +82,16 @@ def test_the_three_settings_are_always_said() -> None:
     ],
 )
 def test_a_release_that_cannot_build_says_why(opset: int, stack: Stack, reason: str | None) -> None:
-    found = obstacle(artefact("int8", opset), stack)
+    found = obstacle(artefact("int8", opset), stack, default_row(JETSON))
     assert found is None if reason is None else found is not None and reason in found
+
+
+def test_files_for_builder_flags_are_not_for_a_release_that_types_strongly() -> None:
+    weak = row("8.6.2", 17, "weak")
+    found = obstacle(artefact("fp16", 17), row("10.3.0"), weak)
+    assert found == "it takes precision from the files, these leave it to builder flags"
+    assert obstacle(artefact("fp32", 17), row("10.3.0"), weak) is None
+    assert obstacle(artefact("int8", 17), row("8.6.1", 17, "weak"), weak) is None
 
 
 def test_instructions_cover_every_row() -> None:

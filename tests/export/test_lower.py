@@ -9,9 +9,12 @@ import onnx
 import pytest
 
 from edgexfer.core.bundle import verify_files
-from edgexfer.core.files import sha256_file
+from edgexfer.core.codec import decode
+from edgexfer.core.errors import ProfileError
+from edgexfer.core.files import read_json, sha256_file
 from edgexfer.core.profile import HardwareProfile
-from edgexfer.export.flavour import takes_cache, target_opset
+from edgexfer.export.flavour import default_row, for_release, takes_cache, target_opset
+from edgexfer.export.lint import lint, lint_target
 from edgexfer.export.lower import Lowering
 from edgexfer.export.stage import export
 from edgexfer.models.onnx import OPSET
@@ -53,6 +56,44 @@ def test_a_weakly_typed_target_gets_fp32_files_of_its_opset(run: Path, tmp_path:
         assert onnx.TensorProto.FLOAT16 not in kinds
     rungs = [rung.name for rung in manifest.parity if rung.name.startswith("lowered")]
     assert rungs == ["lowered, fp32-op13"]
+
+
+@pytest.mark.ort
+def test_another_release_of_a_board_can_be_asked_for(run: Path, tmp_path: Path) -> None:
+    section = ExportSection(("jetson",), "int8", 20, 60, 60, stack="JetPack 6.0")
+    place = tmp_path / "bundle"
+    manifest = export(run, section, place)
+    board = [a for a in manifest.artefacts if a.target == "jetson-orin-nano"]
+    assert [a.opset for a in board] == [17, 17]
+    assert board[1].files[0].path == "models/int8-qdq-int8-fp32-op17.onnx"
+    aim = lint_target(find_profile("jetson"), "JetPack 6.0")
+    assert not [f for a in board for f in lint(place / a.files[0].path, aim) if f.rule != "opset"]
+    assert manifest.lineage["export"]["stack"] == "JetPack 6.0"
+    sealed = decode(HardwareProfile, read_json(place / manifest.profiles[board[0].target]), "it")
+    assert default_row(sealed).name == "JetPack 6.0"
+    text = (place / "README.md").read_text()
+    assert "For JetPack 6.0 (TensorRT 8.6.2)" in text
+    assert (
+        "- JetPack 5.1 (TensorRT 8.5.2): not with this bundle: it lacks operators of opset 17, "
+        "which these files are. Make one for it: "
+        '`edgexfer export RUN --target jetson-orin-nano --stack "JetPack 5.1"`.'
+    ) in text
+    assert "- JetPack 6.2 (TensorRT 10.3.0): not with this bundle: it takes precision from" in text
+
+
+def test_a_target_without_the_release_keeps_its_own() -> None:
+    given = find_profile("jetson"), find_profile("rpi5")
+    jetson, rpi5 = for_release(given, "JetPack 6.0")
+    assert [row.name for row in jetson.stack if row.default] == ["JetPack 6.0"]
+    assert rpi5 == given[1]
+
+
+def test_a_release_that_no_target_lists_is_refused(run: Path, tmp_path: Path) -> None:
+    section = ExportSection(("jetson", "rpi5"), stack="JetPack 6")
+    with pytest.raises(ProfileError) as caught:
+        export(run, section, tmp_path / "bundle")
+    assert caught.value.what == "jetson-orin-nano, rpi5-onnxruntime: no release 'JetPack 6'"
+    assert "did you mean 'JetPack 6.2' or 'JetPack 6.0'" in caught.value.fix
 
 
 @pytest.mark.ort

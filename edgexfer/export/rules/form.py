@@ -52,7 +52,7 @@ def rule_opset(graph: Graph, target: Target) -> Iterator[Finding]:
             "",
             "",
             f"opset {graph.opset} is newer than {limit}, which {target.runtime} parses at most",
-            "export with edgexfer, which lowers it, or with an older opset_version",
+            f"`{target.export}` lowers it; or export with an older opset_version",
             f"profile {target.profile.name}, {target.row.name}",
         )
 
@@ -123,7 +123,7 @@ def rule_parser_operator(graph: Graph, target: Target) -> Iterator[Finding]:
             label(node),
             node.op_type,
             f"TensorRT {when} does not take it",
-            "export with edgexfer, which writes it in older operators"
+            f"`{target.export}` writes it in older operators"
             if since
             else "choose an architecture without it",
             _OPERATORS,

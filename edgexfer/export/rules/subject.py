@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgexfer.core.profile import HardwareProfile, Stack
+from edgexfer.export.flavour import export_command
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -71,6 +72,11 @@ class Target:
         names = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
         name = names.get(self.profile.backend, self.profile.backend)
         return f"{name} {self.row.runtime_version}"
+
+    @property
+    def export(self) -> str:
+        """The command that makes files for it from a run."""
+        return export_command(self.profile, self.row)
 
 
 class Graph:
