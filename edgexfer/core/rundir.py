@@ -133,9 +133,12 @@ def open_run(
 ) -> RunDir:
     """Create a run folder, or take up the one that is there.
 
+    A run that failed before it kept anything, as one whose settings were refused, is begun anew.
+
     Args:
         path: the folder.
-        wanted: what the run is to be; kind, config, data and parents must match an existing one.
+        wanted: what the run is to be; kind, config, data and parents must match one that has kept
+            something.
         leader: ``False`` for the other processes of one distributed training, which never write.
         defaults: what settings are taken to be that the release which began the run did not know.
 
@@ -151,13 +154,14 @@ def open_run(
     make_dir(place)
     lock = _take_lock(place)
     try:
-        if (place / INFO).exists():
-            found = read_run(place)
+        found = read_run(place) if (place / INFO).exists() else None
+        if found is not None and not (found.status == "failed" and _is_bare(place)):
             _refuse_changes(place, found, wanted, defaults or {})
             run = RunDir(place, found, lock)
             if found.status not in ("done", "running"):
                 run.set(status="running")
             return run
+        (place / METRICS).unlink(missing_ok=True)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         run = RunDir(place, replace(wanted, created_utc=stamp), lock)
         run.set(status="running")
@@ -258,6 +262,11 @@ def _foreign(place: Path) -> bool:
     # A kill before the first run.json was whole leaves the lock and a temporary file.
     ours = (".lock", f".{INFO}.tmp.")
     return any(not p.name.startswith(ours) for p in place.iterdir())
+
+
+def _is_bare(place: Path) -> bool:
+    """Whether a run holds nothing but what it says of itself."""
+    return {p.name for p in place.iterdir()} <= {".lock", INFO, METRICS}
 
 
 def _take_lock(place: Path) -> IO[str]:

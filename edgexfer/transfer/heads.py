@@ -159,20 +159,29 @@ def fit_tasks(
     Raises:
         RecipeError: there are no val images to choose C by, or none to train a class on.
     """
+    refuse_few(train[1], val[1], c, classes, tasks)
     heads, reports = [], []
-    for number, (begin, end) in enumerate(spans(tasks, len(classes))):
-        task = tasks[number] if tasks else None
+    for number, (begin, _) in enumerate(spans(tasks, len(classes))):
         seen, judges = (_labelled(images, number, begin) for images in (train, val))
-        _refuse_too_few(seen[1], classes[begin:end])
-        report: dict[str, Any] = {} if task is None else {"name": task.name}
+        report: dict[str, Any] = {"name": tasks[number].name} if tasks else {}
         if c is None:
-            _refuse_no_judges(judges[1], task)
             report["c"], report["val_top1_pct"] = choose_c(seen, judges, form)
         else:
             report["c"] = c
         heads.append(fit_head(*seen, form, report["c"]))
         reports.append(report)
     return _side_by_side(heads), {"tasks": reports} if tasks else reports[0]
+
+
+def refuse_few(
+    train: Labels, val: Labels, c: float | None, classes: Sequence[str], tasks: Sequence[Task] = ()
+) -> None:
+    """Refuse labels that no head can be fitted to, or no C be chosen by; see ``fit_tasks``."""
+    for number, (begin, end) in enumerate(spans(tasks, len(classes))):
+        seen, judges = (labels[:, number] if tasks else labels for labels in (train, val))
+        _refuse_too_few(seen[seen >= 0] - begin, classes[begin:end])
+        if c is None:
+            _refuse_no_judges(judges[judges >= 0], tasks[number] if tasks else None)
 
 
 def _labelled(images: tuple[Float, Labels], number: int, begin: int) -> tuple[Float, Labels]:

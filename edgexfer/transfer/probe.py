@@ -39,7 +39,7 @@ from edgexfer.training.distributed import world
 from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.stage import images_of
-from edgexfer.transfer.heads import Form, Head, Layer, fit_tasks, top1_pct
+from edgexfer.transfer.heads import Form, Head, Layer, fit_tasks, refuse_few, top1_pct
 from edgexfer.transfer.plan import STRICT, Plan, Subject
 
 MULTI_TASK = True
@@ -71,7 +71,8 @@ def prepare(subject: Subject) -> Plan:
     """Freeze all but the head, which becomes a perceptron where that is asked for.
 
     Raises:
-        RecipeError: an option is given for a head that has none of the kind.
+        RecipeError: an option is given for a head that has none of the kind, or there are too few
+            labels.
         ModelError: the head is no linear layer with a bias, or there are two for a perceptron.
     """
     options: Options = subject.options
@@ -88,6 +89,9 @@ def prepare(subject: Subject) -> Plan:
         )
     if options.head == "trained":
         return Plan(frozen=freeze_backbone(model))
+    dataset = subject.dataset
+    train, val = (dataset.splits[split].labels for split in ("train", "val"))
+    refuse_few(train, val, options.c, dataset.classes, dataset.tasks)
     form = Form(options.head, options.hidden or Form.hidden, subject.section.train.seed)
     names = _linear_heads(model)
     if options.head == "mlp":
@@ -97,8 +101,8 @@ def prepare(subject: Subject) -> Plan:
                 "one",
                 "use --option head=logistic",
             )
-        width = form.hidden * max(len(subject.dataset.tasks), 1)
-        set_head(model, len(subject.dataset.classes), seed=form.seed, hidden=width)
+        width = form.hidden * max(len(dataset.tasks), 1)
+        set_head(model, len(dataset.classes), seed=form.seed, hidden=width)
         subject.built.options[HIDDEN] = width
     report: dict[str, Any] = {}
     return Plan(

@@ -107,6 +107,27 @@ def test_a_run_that_goes_on_is_running_again(tmp_path: Path) -> None:
         assert read_run(tmp_path).status == "running"
 
 
+def test_what_failed_before_it_kept_anything_is_begun_anew_with_other_settings(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="x"), open_run(tmp_path, WANTED) as run:
+        run.log({"event": "teacher"})
+        raise ValueError("x")
+    other = replace(WANTED, config={"other": 1}, parents={})
+    with open_run(tmp_path, other) as run:
+        assert run.info.config == {"other": 1}
+        assert read_run(tmp_path).config == {"other": 1}
+        assert read_events(tmp_path) == []
+
+
+def test_what_failed_after_it_kept_something_is_not_begun_anew(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="x"), open_run(tmp_path, WANTED):
+        (tmp_path / "checkpoints").mkdir()
+        raise ValueError("x")
+    with pytest.raises(RunError, match="was begun with other settings"):
+        open_run(tmp_path, replace(WANTED, config={"other": 1}))
+
+
 def test_a_kill_before_the_first_note_does_not_close_the_folder(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("process 1")
     (tmp_path / ".run.json.tmp.1").write_text('{"sche')
