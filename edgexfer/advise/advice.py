@@ -116,8 +116,9 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     Raises:
         DataError: the images are unusable.
         RunError, ModelError, MachineError: a source cannot be opened.
-        InputError: a source is named twice, or pictures of a source without a source; the images
-            have several tasks and none is named, or one that is not there.
+        InputError: a source is named twice, pictures of a source without a source, or a size that
+            no source could take; the images have several tasks and none is named, or one that is
+            not there.
         ProfileError: the target is unknown.
     """
     _refuse(wishes)
@@ -130,6 +131,7 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
 
     # 1. Which source. Of a pre-trained one no more is kept than what it sees.
     sources = [open_source(text, wishes.size) for text in wishes.sources]
+    _refuse_size(sources, wishes)
     seen = {s.name: read_features(s, dataset, "train", wishes.images) for s in sources}
     _refuse_unlike(seen)
     rankings = rank(seen) if seen else ()
@@ -228,6 +230,18 @@ def _far(
     distance = measure(pictures_seen(source, pictures, wishes.images), seen.last)
     keys = [seen.keys[i] for i in distance.foreign]
     return distance, tuple(zip(keys, distance.foreignness, strict=True))
+
+
+def _refuse_size(sources: Sequence[Source], wishes: Wishes) -> None:
+    """Refuse a size where every source has its own, as students take that of their source."""
+    if wishes.size is None or any(source.section.pretrained for source in sources):
+        return
+    for source in sources:
+        height, width = source.preprocess.size
+        raise InputError(
+            f"source {source.name}: was trained at {height} x {width} pixels, and is looked at so",
+            "leave out --size",
+        )
 
 
 def _size(dataset: Dataset, source: Source | None, wishes: Wishes) -> int:

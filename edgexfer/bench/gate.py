@@ -22,6 +22,9 @@ from edgexfer.core.stats import Z95_TWO_SIDED, Quantile
 
 PROFILE = "profile"
 DROP = "top1_drop_pt"
+# What a JUnit file begins with.
+_XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+JUNIT = f"{_XML}<testsuites "
 _TERM = re.compile(r"([a-z0-9_]+)\s*(<=|>=|<|>)\s*(-?[0-9]+(?:\.[0-9]+)?)")
 _HOLDS: Dict[str, Callable[[float, float], bool]] = {
     "<": lambda figure, limit: figure < limit,
@@ -261,7 +264,7 @@ def write_junit(path: Path, name: str, outcomes: Sequence[Outcome]) -> None:
             failure = {"message": _clean(outcome.detail), "type": "gate"}
             ElementTree.SubElement(case, "failure", failure)
     text = ElementTree.tostring(root, encoding="unicode")
-    write_atomic(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n')
+    write_atomic(path, f"{_XML}{text}\n")
 
 
 def _clean(text: str) -> str:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the recipe to this file, and drawings beside it.",
 )
+@click.option("--force", is_flag=True, help="Write over an existing recipe.")
 @section_options(DataSection, leave_out=("path",))
 @json_option
 def command(
@@ -63,6 +64,7 @@ def command(
     models: str,
     sources: tuple[str, ...],
     out: Path | None,
+    force: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -84,6 +86,8 @@ def command(
 
     if out is not None and out.suffix not in (".yaml", ".yml"):
         raise RecipeError(f"{out}: is no name of a recipe", "let --out end in .yaml")
+    if out is not None and out.exists() and not force:
+        raise RecipeError(f"{out}: is there already", "choose another --out, or add --force")
     wishes = Wishes(
         sources=(*sources, *_names(models)),
         source_pictures=given.pop("source_data"),

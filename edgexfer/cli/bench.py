@@ -86,8 +86,9 @@ def command(
     from edgexfer.bench.bare import Wish
     from edgexfer.bench.gate import judge_records
     from edgexfer.cli.show import show_records
+    from edgexfer.core.files import refuse_foreign
     from edgexfer.core.progress import Progress
-    from edgexfer.core.record import read_record
+    from edgexfer.core.record import START, read_record
     from edgexfer.remote.bench import How
     from edgexfer.remote.fleet import bench_on
 
@@ -99,6 +100,8 @@ def command(
     section = make_section(BenchSection, given)
     place = out or beside(bundle, "-bench")
     single = place.suffix == ".json"
+    if single:
+        refuse_foreign(place, START)
     folder = place.with_suffix("") if single else place
     wish = Wish(
         _names(given["runtime"]), _names(given["precision"]), dict(map(_shape, given["shapes"]))
@@ -138,8 +141,11 @@ def _again(place: Path, out: Path | None) -> None:
     """
     from edgexfer.bench.analyse import analyse, differing
     from edgexfer.core.errors import GateError
-    from edgexfer.core.record import read_record, write_record
+    from edgexfer.core.files import refuse_foreign
+    from edgexfer.core.record import START, read_record, write_record
 
+    if out is not None:
+        refuse_foreign(out, START)
     stored = read_record(place)
     rebuilt = analyse(stored)
     if out is not None:

@@ -34,11 +34,15 @@ def read_gates(gate: str | None, junit: Path | None) -> tuple[Gate, ...]:
     """Read the gates before anything is measured.
 
     Raises:
-        InputError: one is wrong, or there is a JUnit file to write and no gate.
+        InputError: one is wrong, there is a JUnit file to write and no gate, or something else
+            would be lost under its name.
     """
-    from edgexfer.bench.gate import parse_gates
+    from edgexfer.bench.gate import JUNIT, parse_gates
     from edgexfer.core.errors import InputError
+    from edgexfer.core.files import refuse_foreign
 
+    if junit is not None:
+        refuse_foreign(junit, JUNIT)
     if gate is not None:
         return parse_gates(gate)
     if junit is not None:

@@ -128,6 +128,25 @@ def write_atomic(path: PathLike, data: Union[bytes, str]) -> None:
             raise
 
 
+def refuse_foreign(path: PathLike, start: str) -> None:
+    """Keep a file of the user's that happens to have the name of one that is to be written.
+
+    Args:
+        path: the file to write, there or not.
+        start: what every such file begins with.
+
+    Raises:
+        InputError: it is there and begins otherwise.
+    """
+    place = Path(path)
+    if not place.is_file():
+        return
+    with place.open("rb") as stream:
+        known = stream.read(len(start.encode())) == start.encode()
+    if not known:
+        raise InputError(f"{place}: is not from edgexfer, and would be lost", "name another file")
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """Write a JSON document atomically, indented by two, without NaN."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -145,6 +164,8 @@ def read_json(path: PathLike) -> Any:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except FileNotFoundError as error:
         raise InputError(f"{place}: no such file", "check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{place}: is a folder", "name a JSON file in it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{place}: not readable as JSON ({first_line(error)})",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgexfer import __version__
 from edgexfer.core.errors import InputError
-from edgexfer.core.files import make_dir, write_atomic
+from edgexfer.core.files import make_dir, refuse_foreign, write_atomic
 from edgexfer.core.record import STATUSES
 from edgexfer.report import accuracy, beside, view, words
 from edgexfer.report.changes import changes
@@ -53,8 +53,8 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
     if out.suffix not in (".html", ".htm"):
         raise InputError(f"{out}: is no name of an HTML page", "let it end in .html")
     markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
-    _refuse_foreign(markdown, beside.MARK)
-    _refuse_foreign(table, "record,status,reasons")
+    refuse_foreign(markdown, beside.MARK)
+    refuse_foreign(table, "record,status,reasons")
     found = collect([Path(p) for p in inputs])
     page, lines = _values(found)
     text = environment().get_template("page.html").render(page)
@@ -162,16 +162,6 @@ def _tip(row: Row) -> list[str]:
         said.append(f"{words.percent(a.top1_pct)} right ({interval})")
     said += [words.size(row.size_bytes), f"record: {row.record.status}"]
     return [words.clean(line) for line in said]
-
-
-def _refuse_foreign(place: Path, start: str) -> None:
-    """Keep a file of the user's that happens to have the name of one that is written beside."""
-    if not place.is_file():
-        return
-    with place.open("rb") as stream:
-        known = stream.read(len(start)) == start.encode()
-    if not known:
-        raise InputError(f"{place}: is not from edgexfer, and would be lost", "choose another -o")
 
 
 def _summary(found: Found) -> str:

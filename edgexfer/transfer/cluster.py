@@ -12,14 +12,14 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgexfer.core.errors import DataError, RecipeError
-from edgexfer.core.files import PathLike, make_dir, write_atomic
+from edgexfer.core.files import PathLike, make_dir, refuse_foreign, write_atomic
 from edgexfer.core.progress import Progress
 from edgexfer.data.dataset import open_pictures
 from edgexfer.data.folder import SPLIT_NAMES
@@ -30,6 +30,7 @@ from edgexfer.transfer.backbone import Float32, open_backbone, unit_features
 
 Int64 = npt.NDArray[np.int64]
 TABLE, PAGE = "clusters.csv", "clusters.html"
+_COLUMNS = ("image", "cluster")
 # Most clusters that are tried, most pictures that a silhouette is taken of (its cost is their
 # square), pictures of a cluster that are shown, and their longer side in pixels.
 _MOST, _SILHOUETTE, _SHOWN, _SIDE = 20, 4000, 40, 96
@@ -79,9 +80,11 @@ def cluster(
     Raises:
         RecipeError: the number of clusters fits no data, or the model is random.
         DataError: the images are unusable, or all alike.
+        InputError: ``out`` has a table of that name which is not from here.
         DiskError: ``out`` cannot be written.
         EdgexferError: as ``open_backbone`` raises it.
     """
+    refuse_foreign(Path(out) / TABLE, ",".join(_COLUMNS))
     dataset = open_pictures(data.path, data.limit)
     backbone = open_backbone(model)
     images = load_images(
@@ -182,7 +185,7 @@ def _by_cluster(owner: Int64, folders: Sequence[str]) -> tuple[dict[str, int], .
 def _table(keys: Sequence[str], owner: Int64) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["image", "cluster"])
+    writer.writerow(_COLUMNS)
     writer.writerows(zip(keys, owner.tolist(), strict=True))
     return stream.getvalue()
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgexfer.core.errors import RecipeError
+from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.core.files import PathLike
+from edgexfer.core.rundir import INFO
 from edgexfer.data.task import find_task
 from edgexfer.recipe import DataSection, TeacherSection
 from edgexfer.training.predictions import read_rights
@@ -104,6 +105,7 @@ def learning_curve(
     Raises:
         RecipeError: there are too few sizes or seeds, or one is out of range.
         InputError: there is no such task.
+        RunError: ``out`` is a run of its own.
         EdgexferError: as ``finetune`` raises it.
     """
     dataset = open_data(data)
@@ -112,6 +114,8 @@ def learning_curve(
     sizes = _sizes(len(dataset.splits["train"]), fractions)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: trains nothing", "give at least 1")
+    if (Path(out) / INFO).exists():
+        raise RunError(f"{out}: is a run, and a curve is a folder of runs", "choose another --out")
     first = teacher.train.seed
     places: list[Path] = []
     # The larger ones last: what a folder of small ones shows is shown early.

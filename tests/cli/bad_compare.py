@@ -105,6 +105,28 @@ def reanalyse_missing(p: Place) -> list[str]:
     return ["bench", "--reanalyse", str(p.here / "no.json")]
 
 
+def reanalyse_a_folder(p: Place) -> list[str]:
+    return ["bench", "--reanalyse", str(p.pictures)]
+
+
+def _mine(p: Place, name: str) -> str:
+    (p.here / name).write_text("mine")
+    return str(p.here / name)
+
+
+def reanalyse_over_something_else(p: Place) -> list[str]:
+    place = record(p.here / "a.json")
+    return ["bench", "--reanalyse", str(place), "--out", _mine(p, "mine.json")]
+
+
+def bench_over_something_else(p: Place) -> list[str]:
+    return ["bench", str(p.bundle), "--out", _mine(p, "mine.json")]
+
+
+def junit_over_something_else(p: Place) -> list[str]:
+    return _compare(p, "--gate", "latency_p50_change_pct<3", "--junit", _mine(p, "notes.txt"))
+
+
 def reanalyse_an_unknown_key(p: Place) -> list[str]:
     return ["bench", "--reanalyse", str(_edited(p, "latncy", {}))]
 

@@ -255,6 +255,27 @@ def advise_recipe_into_a_folder(p: Place) -> list[str]:
     return _advise(p, "--out", str(p.here))
 
 
+def advise_recipe_over_another(p: Place) -> list[str]:
+    (p.here / "recipe.yaml").write_text("mine")
+    return _advise(p, "--out", str(p.here / "recipe.yaml"))
+
+
+def advise_a_run_at_another_size(p: Place) -> list[str]:
+    return _advise(p, "--source", str(p.run), "--size", "32")
+
+
+def cluster_over_something_else(p: Place) -> list[str]:
+    (p.here / "clusters").mkdir()
+    (p.here / "clusters" / "clusters.csv").write_text("mine")
+    argv = ["cluster", "--data", str(p.pictures), "--model", str(p.run)]
+    return [*argv, "--out", str(p.here / "clusters")]
+
+
+def curve_into_a_run(p: Place) -> list[str]:
+    argv = ["curve", "--data", str(p.pictures), "--model", "resnet8", "--size", "16"]
+    return [*argv, "--out", str(p.run)]
+
+
 def advise_few_images(p: Place) -> list[str]:
     return _advise(p, "--images", "3")
 

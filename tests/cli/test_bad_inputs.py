@@ -124,7 +124,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_compare.compare_missing, 2, ("no.json", "no such file")),
     (bad_compare.compare_damaged, 2, ("cut.json", "JSON")),
     (bad_compare.compare_older_schema, 2, ("edgexfer.bench/1", "bench it again")),
-    (bad_compare.compare_a_folder, 2, ("pictures",)),
+    (bad_compare.compare_a_folder, 2, ("pictures", "is a folder")),
     (bad_compare.compare_other_threads, 2, ("threads is 1", "4", "--across threads")),
     (bad_compare.compare_other_precision, 2, ("'fp32'", "'int8'", "--across precision")),
     (bad_compare.compare_other_images, 2, ("'aa'", "'cc'", "--across data")),
@@ -137,7 +137,11 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_compare.gate_of_an_unknown_figure, 2, ("latency_p09_ms", "latency_p90_ms")),
     (bad_compare.junit_without_a_gate, 2, ("gates.xml", "--gate")),
     (bad_compare.bench_with_a_bad_gate, 2, ("'latency'", "latency_")),
+    (bad_compare.junit_over_something_else, 2, ("notes.txt", "would be lost")),
+    (bad_compare.bench_over_something_else, 2, ("mine.json", "would be lost")),
     (bad_compare.reanalyse_missing, 2, ("no.json",)),
+    (bad_compare.reanalyse_a_folder, 2, ("pictures", "is a folder")),
+    (bad_compare.reanalyse_over_something_else, 2, ("mine.json", "would be lost")),
     (bad_compare.reanalyse_an_unknown_key, 2, ("a.json", "latncy")),
     (bad_compare.reanalyse_samples_that_are_none, 2, ("infer_ns[3]", "'fast'")),
     (bad_compare.reanalyse_an_edited_figure, 1, ("latency.p90", "--out FILE")),
@@ -267,6 +271,10 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.advise_students_without_a_target, 2, ("--students", "--target")),
     (bad_transfer.advise_measured_on_an_engine, 2, ("jetson", "--on")),
     (bad_transfer.advise_recipe_into_a_folder, 2, (".yaml",)),
+    (bad_transfer.advise_recipe_over_another, 2, ("recipe.yaml", "--force")),
+    (bad_transfer.advise_a_run_at_another_size, 2, ("run", "leave out --size")),
+    (bad_transfer.cluster_over_something_else, 2, ("clusters.csv", "would be lost")),
+    (bad_transfer.curve_into_a_run, 2, ("is a run", "--out")),
     (bad_transfer.advise_few_images, 2, ("--images", "edgexfer advise --help")),
     (bad_transfer.gradual_that_never_thaws, 2, ("never all thaw within 1", "5 epochs")),
     (bad_transfer.lora_on_an_unknown_layer, 2, ("layr2", "layer2", "attention, linear")),
@@ -290,7 +298,11 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_transfer.labels_of_one_class, 2, ("task b", "only the class 'u'")),
     (bad_transfer.labels_without_a_label, 2, ("task b", "no label")),
     (bad_transfer.labels_with_too_many_weights, 2, ("3 weights for 2 tasks", "a, b")),
-    (bad_transfer.labels_that_training_images_lack_for_a_probe, 2, ("the label b=v", "head=trained")),
+    (
+        bad_transfer.labels_that_training_images_lack_for_a_probe,
+        2,
+        ("the label b=v", "head=trained"),
+    ),
     (bad_transfer.labels_for_advice_without_a_task, 2, ("2 tasks", "--task, one of a, b")),
     (bad_transfer.labels_for_a_curve_of_a_task_that_is_not_there, 2, ("--task c", "known: a, b")),
 ]
@@ -327,6 +339,10 @@ def test_bad_input(
     assert not (place.here / "executed").exists(), "a pickle was executed"
     if spoil.__module__ in (bad_export.__name__, bad_lint.__name__):
         assert after.keys() == before.keys(), "something was written before it was refused"
+    if spoil.__module__ in (bad_distill.__name__, bad_transfer.__name__):
+        # A run that says only that it failed is begun anew by the next command.
+        made = {Path(name).name for name in after.keys() - before.keys()}
+        assert made <= {"run.json", "metrics.jsonl"}, "a training was begun before it was refused"
 
 
 def test_the_table_is_whole() -> None:

@@ -169,3 +169,20 @@ def test_free_bytes_are_those_of_the_nearest_folder(tmp_path: Path) -> None:
         files.free_bytes(tmp_path), rel=0.05
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 0
+
+
+def test_a_file_of_the_user_s_is_kept(tmp_path: Path) -> None:
+    place = tmp_path / "notes.txt"
+    files.refuse_foreign(place, "made: ")
+    place.write_text("made: here")
+    files.refuse_foreign(place, "made: ")
+    place.write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt: is not from edgexfer") as caught:
+        files.refuse_foreign(place, "made: ")
+    assert caught.value.fix == "name another file"
+
+
+def test_a_folder_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder") as caught:
+        files.read_json(tmp_path)
+    assert caught.value.fix == "name a JSON file in it"
