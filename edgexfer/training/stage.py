@@ -242,12 +242,26 @@ def open_training(
         kind,
         "running",
         {**config, "train": train},
-        dataclasses.asdict(data),
+        dataclasses.asdict(_found_from_anywhere(data)),
         dataset.fingerprint,
         made_from,
         {**lineage(), "seed": train["seed"]},
     )
     return open_run(out, wanted, leader=world().leader, defaults=_defaults())
+
+
+def _found_from_anywhere(data: DataSection) -> DataSection:
+    """Return a section whose files are found from any folder: an export may start in another."""
+
+    def whole(at: str) -> str:
+        return str(Path(at).absolute()) if Path(at).exists() else at
+
+    return dataclasses.replace(
+        data,
+        path=whole(data.path),
+        unlabelled=data.unlabelled and whole(data.unlabelled),
+        labels=data.labels and whole(data.labels),
+    )
 
 
 def _defaults() -> dict[str, Any]:

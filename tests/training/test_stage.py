@@ -63,6 +63,21 @@ def test_a_run_of_an_older_release_goes_on_with_the_defaults_of_newer_settings(
         reopen()
 
 
+def test_a_run_names_its_images_so_that_they_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "pictures")
+    section = encode(TeacherSection(ModelSection("resnet8", size=16)))
+    monkeypatch.chdir(tmp_path)
+    for name, path, stored in (
+        ("a", "pictures", str(tmp_path / "pictures")),
+        ("b", "digits", "digits"),
+    ):
+        data = DataSection(path)
+        with open_training("finetune", tmp_path / name, section, data, open_data(data)) as run:
+            assert run.info.data["path"] == stored
+
+
 def test_a_job_trains_what_is_not_frozen(run: RunDir, tmp_path: Path) -> None:
     data = DataSection(str(write_folder(tmp_path / "pictures")))
     dataset = open_data(data)
