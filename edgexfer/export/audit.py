@@ -169,7 +169,7 @@ def divide(found: Answers, spec: str) -> tuple[str, tuple[str, ...]]:
 def over_limit(found: Audit, max_gap: float | None, max_drop: float | None) -> list[str]:
     """Say which limits are missed or undecided, one line each; none where all are kept.
 
-    A limit is kept where the whole interval is below it.
+    A limit is kept where the whole interval is below it, and not where nothing can be compared.
 
     Args:
         found: an audit.
@@ -192,6 +192,9 @@ def over_limit(found: Audit, max_gap: float | None, max_drop: float | None) -> l
                 if need is not None:
                     text += f"; about {need} images of it would tell"
                 lines.append(f"{here}: loses {text}")
+    compared = any(score.drop is not None for each in found.subjects for score in each.groups)
+    if max_drop is not None and not compared:
+        lines.append("nothing was compared, so no drop is known: name the reference before it")
     return lines
 
 

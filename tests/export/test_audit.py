@@ -194,3 +194,11 @@ def test_other_images_and_a_reference_that_cannot_run_are_refused() -> None:
     absent = Answers(first.keys, first.labels, first.classes, (Answer("npu", None, "no NPU"),))
     with pytest.raises(RunError, match="one: cannot run here"):
         compare_groups([(Path("one"), absent)])
+
+
+def test_a_drop_of_one_model_alone_is_no_pass() -> None:
+    found = compare_groups([(Path("run"), answers(FAIR))])
+    assert over_limit(found, None, 5.0) == [
+        "nothing was compared, so no drop is known: name the reference before it"
+    ]
+    assert over_limit(found, 100.0, None) == []
