@@ -102,4 +102,6 @@ def test_the_page_looks_at_each_task(trip: Trip) -> None:
     assert min(shares) < 1, "nobody errs: there was nothing to tell"
     text = trip.report.read_text(encoding="utf-8")
     assert "Accuracy in each task" in text and "Accuracy of each class in warm" in text
-    assert "## Accuracy in each task" in trip.report.with_suffix(".md").read_text(encoding="utf-8")
+    markdown = trip.report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "## Accuracy in each task" in markdown and "warm, ECE" in markdown
+    assert "ECE" in text

@@ -11,7 +11,7 @@ from typing import Any, Sequence, Tuple
 import numpy as np
 
 from edgexfer.core.record import TaskAccuracy
-from edgexfer.core.stats import wilson
+from edgexfer.core.stats import ece_pct, wilson
 from edgexfer.core.tasks import Task, code_of, spans
 
 
@@ -113,10 +113,13 @@ def by_task(logits: Any, labels: Any, tasks: Sequence[Task]) -> Tuple[TaskAccura
         return ()
     good, known = marks(logits, labels, tasks)
     found = []
-    for number, task in enumerate(tasks):
-        n = int(known[:, number].sum())
-        correct = int((good & known)[:, number].sum())
-        low, high = wilson(correct, n) if n else (0.0, 1.0)
-        share = 100.0 * correct / n if n else None
-        found.append(TaskAccuracy(task.name, n, correct, share, 100.0 * low, 100.0 * high))
+    for number, (start, end) in enumerate(spans(tasks, logits.shape[1])):
+        asked = known[:, number]
+        n, hits = int(asked.sum()), good[asked, number].tolist()
+        low, high = wilson(sum(hits), n) if n else (0.0, 1.0)
+        share = 100.0 * sum(hits) / n if n else None
+        ece = ece_pct(confidences(logits[asked, start:end]), hits)
+        found.append(
+            TaskAccuracy(tasks[number].name, n, sum(hits), share, 100.0 * low, 100.0 * high, ece)
+        )
     return tuple(found)

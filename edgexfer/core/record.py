@@ -26,8 +26,6 @@ from edgexfer.core.series import Change, Modes
 from edgexfer.core.stats import Quantile
 
 SCHEMA = "edgexfer.bench/2"
-# What the file of a record begins with.
-START = '{\n  "schema": "edgexfer.bench/'
 DEFINITIONS = "metrics/2"
 STATUSES = ("ok", "partial", "invalid", "failed")
 SCENARIOS = ("single_stream", "multi_stream", "offline", "server", "sustained")
@@ -44,6 +42,8 @@ class TaskAccuracy:
         top1_pct: the share of them, in percent; ``None`` where there are none.
         low_pct: lower end of the 95 % Wilson interval.
         high_pct: upper end of it.
+        ece_pct: expected calibration error of the task's probabilities, in percent; ``None`` where
+            there are none.
     """
 
     name: str
@@ -52,6 +52,7 @@ class TaskAccuracy:
     top1_pct: Optional[float]
     low_pct: float
     high_pct: float
+    ece_pct: Optional[float] = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Definitions are fixed here once: a percentile is the nearest rank; its upper bound is an order
 statistic that holds with 99 % confidence; an accuracy has a Wilson interval; the difference of two
-accuracies has Newcombe's, paired where the images are the same. What several runs, and samples that
-resemble their neighbours, do to a percentile is in ``pooled.py``.
+accuracies has Newcombe's, paired where the images are the same; a calibration error has 15 bins.
+What several runs, and samples that resemble their neighbours, do to a percentile is in
+``pooled.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Optional, Sequence, Tuple
 from edgexfer.core.distributions import binomial, student_t
 
 Z95_TWO_SIDED = 1.959963984540054
+# Of confidences, for the calibration error.
+_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,29 @@ def _phi(a: int, b: int, c: int, d: int) -> float:
 
 def _newcombe(d1: float, d2: float, phi: float) -> float:
     return math.sqrt(max(d1 * d1 - 2 * phi * d1 * d2 + d2 * d2, 0.0))
+
+
+def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> Optional[float]:
+    """Return the expected calibration error of top-1 answers, in percent.
+
+    It is the mean distance between confidence and accuracy over 15 bins of equal width, weighted by
+    the images in each (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+
+    Args:
+        confidences: probability of each answer, 0 to 1.
+        right: whether each answer was right.
+
+    Returns:
+        ``None`` where there are no probabilities, or not one for each answer.
+    """
+    if not confidences or len(confidences) != len(right):
+        return None
+    gaps = [0.0] * _BINS
+    for p, good in zip(confidences, right):
+        # Bins are closed above, as in the paper.
+        place = max(math.ceil(p * _BINS) - 1, 0)
+        gaps[place] += p - good
+    return 100 * sum(abs(gap) for gap in gaps) / len(right)
 
 
 def images_needed(drop: PairedDrop, limit_pt: float) -> Optional[int]:

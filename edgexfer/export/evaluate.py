@@ -179,9 +179,10 @@ def task_in_words(task: TaskAccuracy) -> str:
     """Say what the accuracy of one of several tasks is."""
     if task.top1_pct is None:
         return f"task {task.name}: no labels"
+    ece = "" if task.ece_pct is None else f", calibration error {task.ece_pct:.1f} %"
     return (
         f"task {task.name}: {task.top1_pct:.2f} % top-1 (95 % interval {task.low_pct:.1f} to "
-        f"{task.high_pct:.1f}), n={task.n}"
+        f"{task.high_pct:.1f}), n={task.n}{ece}"
     )
 
 

@@ -7,20 +7,18 @@ and examples of the images that it changed, stand in ``changes.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from edgexfer.core.record import TaskAccuracy
-from edgexfer.core.stats import paired_drop
+from edgexfer.core.stats import ece_pct, paired_drop
 from edgexfer.core.tasks import classes_of
 from edgexfer.report.collect import Found, FoundBundle, FoundRun
 from edgexfer.report.compare import Drop
 from edgexfer.report.rows import Row
 
 CLASSES_SHOWN = 25
-_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -165,29 +163,6 @@ def run_hops(found: Found) -> list[Hop]:
         return []
     names = (f"teacher ({teacher.card.name})", f"student ({student.card.name})")
     return [_hop(None, None, names, student.labels, (teacher, student))]
-
-
-def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
-    """Return the expected calibration error of top-1 answers, in percent.
-
-    It is the mean distance between confidence and accuracy over 15 bins of equal width, weighted by
-    the images in each (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
-
-    Args:
-        confidences: probability of each answer, 0 to 1.
-        right: whether each answer was right.
-
-    Returns:
-        ``None`` where there are no probabilities, or not one for each answer.
-    """
-    if not confidences or len(confidences) != len(right):
-        return None
-    gaps = [0.0] * _BINS
-    for p, good in zip(confidences, right, strict=True):
-        # Bins are closed above, as in the paper.
-        place = max(math.ceil(p * _BINS) - 1, 0)
-        gaps[place] += p - good
-    return 100 * sum(abs(gap) for gap in gaps) / len(right)
 
 
 def _image_sets(bundle: FoundBundle, rows: Sequence[Row]) -> Iterable[ImageSet]:

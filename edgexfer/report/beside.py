@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgexfer.core.record import TaskAccuracy
-from edgexfer.core.stats import Quantile
+from edgexfer.core.stats import Quantile, ece_pct
 from edgexfer.report import words
-from edgexfer.report.accuracy import Hop, ece_pct
+from edgexfer.report.accuracy import Hop
 from edgexfer.report.collect import Found
 from edgexfer.report.rows import Row
 from edgexfer.report.view import Matrix, Section
@@ -190,8 +190,11 @@ def _on_machine(row: Row, section: Section) -> str:
 
 
 def _tasks(row: Row, scores: Sequence[TaskAccuracy]) -> dict[str, str]:
-    shares = {plain(score.name): words.percent(score.top1_pct) for score in scores}
-    return {"": row.key, "model": plain(row.model), "artefact": plain(row.artefact), **shares}
+    known = {plain(score.name): score for score in scores}
+    shares = {name: words.percent(score.top1_pct) for name, score in known.items()}
+    eces = {f"{name}, ECE": words.percent(score.ece_pct) for name, score in known.items()}
+    named = {"": row.key, "model": plain(row.model), "artefact": plain(row.artefact)}
+    return {**named, **shares, **eces}
 
 
 def _hop(hop: Hop) -> dict[str, str]:

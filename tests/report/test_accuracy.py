@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgexfer.core.record import read_record, write_record
-from edgexfer.report.accuracy import ImageSet, ece_pct, image_sets, run_hops
+from edgexfer.report.accuracy import ImageSet, image_sets, run_hops
 from edgexfer.report.collect import collect
 from edgexfer.report.rows import Row
 from edgexfer.report.view import grouped
@@ -18,40 +15,6 @@ from edgexfer.report.view import grouped
 def sets_of(*places: Path) -> list[ImageSet]:
     found = collect(places)
     return image_sets(found, [row for group in grouped(found) for row in group.rows])
-
-
-def test_answers_as_sure_as_they_are_right_have_no_error() -> None:
-    assert ece_pct([0.75] * 4, [True, True, True, False]) == pytest.approx(0)
-    assert ece_pct([1.0] * 4, [True, True, True, False]) == pytest.approx(25)
-    # Over- and under-confidence of different bins do not cancel: 0.5 * 0.4 + 0.5 * 0.3.
-    assert ece_pct([0.9, 0.9, 0.2, 0.2], [True, False, True, False]) == pytest.approx(35)
-
-
-def test_a_bin_is_closed_above() -> None:
-    """1/15 belongs to the first bin and anything above it to the second (Guo et al., 2017)."""
-    same = ece_pct([1 / 15, 0.01], [True, False])
-    other = ece_pct([1 / 15 + 1e-6, 0.01], [True, False])
-    assert same == pytest.approx(100 * abs(1 / 15 + 0.01 - 1) / 2)
-    assert other == pytest.approx(100 * (1 - 1 / 15 + 0.01) / 2, abs=1e-3)
-
-
-@pytest.mark.parametrize(("confidences", "right"), [([], []), ([], [True]), ([0.5], [True, False])])
-def test_without_a_probability_for_each_there_is_no_error(
-    confidences: list[float], right: list[bool]
-) -> None:
-    assert ece_pct(confidences, right) is None
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1), st.randoms())
-def test_the_error_is_a_percentage_whatever_the_order(
-    pairs: list[tuple[float, bool]], chance: random.Random
-) -> None:
-    first = ece_pct(*map(list, zip(*pairs, strict=True)))
-    chance.shuffle(pairs)
-    second = ece_pct(*map(list, zip(*pairs, strict=True)))
-    assert first is not None
-    assert 0 <= first <= 100 + 1e-9
-    assert first == pytest.approx(second)
 
 
 def test_hops_lead_from_the_teacher_over_fp32_to_int8(trip: Path) -> None:

@@ -87,10 +87,11 @@ def test_answers_marks_and_codes_by_hand() -> None:
         ("a", 2, 1),
         ("b", 2, 2),
     ]
+    p, q, r = np.e / (np.e + 1), np.exp(2) / (np.exp(2) + 2), np.exp(5) / (np.exp(5) + 2)
+    eces = [t.ece_pct for t in by_task(logits, labels, TASKS)]
+    assert eces == pytest.approx([100 * (2 * p - 1) / 2, 100 * (2 - q - r) / 2], abs=0.01)
     assert [classes_of(code, TASKS) for code in said] == [(0, 1), (1, 0), (0, 2)]
-    p = np.e / (np.e + 1)
-    sure = (p * np.exp(2) / (np.exp(2) + 2), p, np.exp(5) / (np.exp(5) + 2))
-    assert confidences(logits, labels, TASKS) == pytest.approx(sure, abs=1e-4)
+    assert confidences(logits, labels, TASKS) == pytest.approx((p * q, p, r), abs=1e-4)
 
 
 def test_each_task_has_its_own_cross_entropy_and_missing_labels_ask_nothing() -> None:
@@ -152,6 +153,7 @@ def test_a_run_knows_its_tasks_and_is_measured_in_each(run: Path, tabled: DataSe
     test = open_data(tabled).splits["test"].labels
     assert [task.n for task in found.tasks] == (test >= 0).sum(axis=0).tolist()
     assert all(task.top1_pct is not None and task.top1_pct > 60 for task in found.tasks)
+    assert f"calibration error {found.tasks[1].ece_pct:.1f} %" in to_text([found])
     assert "task warm:" in to_text([found]) and "right in all tasks" in to_text([found])
 
 
