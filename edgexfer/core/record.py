@@ -26,6 +26,8 @@ from edgexfer.core.series import Change, Modes
 from edgexfer.core.stats import Quantile
 
 SCHEMA = "edgexfer.bench/2"
+# What the file of a record begins with.
+START = '{\n  "schema": "edgexfer.bench/'
 DEFINITIONS = "metrics/2"
 STATUSES = ("ok", "partial", "invalid", "failed")
 SCENARIOS = ("single_stream", "multi_stream", "offline", "server", "sustained")
