@@ -104,7 +104,7 @@ def choose(
 def all_kept(
     profiles: Sequence[HardwareProfile], tried: Mapping[str, Sequence[Tried]]
 ) -> tuple[Choice, ...]:
-    """Say what is missing where all precisions were asked for; of a whole target nothing is said.
+    """Say what is missing or undecided where nothing is to be chosen; else nothing of a target.
 
     Args:
         profiles: the targets.
@@ -113,10 +113,19 @@ def all_kept(
     found = []
     for profile in profiles:
         notes = _left_out(tried[profile.name])
-        if notes:
-            verdict = "; ".join(notes.values())
-            found.append(_choice_of_none(profile, tried[profile.name], verdict, notes))
+        said = [*notes.values(), *_doubts(tried[profile.name])]
+        if said:
+            found.append(_choice_of_none(profile, tried[profile.name], "; ".join(said), notes))
     return tuple(found)
+
+
+def undecided(rung: Rung) -> str | None:
+    """Repeat what the images could not decide of a drop; ``None`` where they decided."""
+    note = next((note for note in rung.notes if "undecidable" in note), None)
+    if note is None or rung.drop_pt is None:
+        return None
+    interval = f"95 % interval {rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}"
+    return f"{note} ({rung.drop_pt:.2f} points lost, {interval})"
 
 
 def _left_out(tried: Sequence[Tried]) -> dict[str, str]:
@@ -133,7 +142,7 @@ def _undecided(
     stay = f"{', '.join(names[:-1])} and {names[-1]} stay, a bench on the device decides"
     where = f"on {measured.board}" if measured.board else "here"
     said = f"not measured {where} ({measured.obstacle}): {stay}"
-    verdict = "; ".join([*notes.values(), said])
+    verdict = "; ".join([*notes.values(), said, *_doubts(tried)])
     return _choice_of_none(profile, tried, verdict, notes)
 
 
@@ -180,9 +189,15 @@ def _compared(
 
 
 def _doubt(tried: Tried) -> str:
-    """Repeat what the images could not decide of the precision that is chosen."""
-    notes = tried.rung.notes if tried.rung is not None else ()
-    return "".join(f"; its {note}" for note in notes if "undecidable" in note)
+    """Say what the images could not decide of the precision that is chosen."""
+    said = undecided(tried.rung) if tried.rung is not None else None
+    return f"; its {said}" if said else ""
+
+
+def _doubts(tried: Sequence[Tried]) -> list[str]:
+    """Say it of every precision that stays."""
+    found = [(_name(t), undecided(t.rung)) for t in tried if t.rung is not None]
+    return [f"{name}: {said}" for name, said in found if said]
 
 
 def _timed(tried: Tried, measured: Measurement) -> Timed:

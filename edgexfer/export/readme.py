@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgexfer.core.bundle import Artefact, Choice
+from edgexfer.core.bundle import Artefact, Choice, Rung
 from edgexfer.core.model import ModelCard
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.jetson import instructions
@@ -15,6 +15,7 @@ def bundle_readme(
     profiles: Sequence[HardwareProfile],
     artefacts: Sequence[Artefact],
     choices: Sequence[Choice] = (),
+    parity: Sequence[Rung] = (),
 ) -> str:
     """Return the README as Markdown.
 
@@ -23,6 +24,7 @@ def bundle_readme(
         profiles: the targets.
         artefacts: of all targets.
         choices: of a precision, for the targets where one was made.
+        parity: how each artefact compares with the model, with its accuracy.
     """
     verdicts = {choice.target: choice.verdict for choice in choices}
     height, width = card.preprocess.size
@@ -36,12 +38,16 @@ def bundle_readme(
     ]
     for profile in profiles:
         own = [a for a in artefacts if a.target == profile.name]
-        parts.append(_section(profile, own, card, verdicts.get(profile.name)))
+        parts.append(_section(profile, own, card, verdicts.get(profile.name), parity))
     return "\n".join(parts)
 
 
 def _section(
-    profile: HardwareProfile, artefacts: list[Artefact], card: ModelCard, verdict: str | None
+    profile: HardwareProfile,
+    artefacts: list[Artefact],
+    card: ModelCard,
+    verdict: str | None,
+    parity: Sequence[Rung],
 ) -> str:
     lines = [f"## {profile.title} (`{profile.name}`)\n"]
     if verdict is not None:
@@ -53,11 +59,37 @@ def _section(
         size = sum(entry.bytes for entry in a.files) / 1e6
         lines.append(f"| `{a.name}` | `{a.files[0].path}` | {size:.2f} | {a.scheme or 'none'} |")
     lines.append("")
+    lines += _accuracy(artefacts, parity)
     if profile.backend == "tensorrt":
         lines.append(instructions(profile, artefacts, card.preprocess))
     else:
         lines.append(_commands(profile))
     return "\n".join(lines) + "\n"
+
+
+def _accuracy(artefacts: list[Artefact], parity: Sequence[Rung]) -> list[str]:
+    """Return what each artefact scored where it was made, as a table."""
+    found = [(a, rung) for a in artefacts for rung in parity if _is_of(rung, a)]
+    if not found:
+        return []
+    lines = [
+        "Accuracy on this bundle's images, where it was made:\n",
+        "| artefact | top-1 | lost, in points | 95 % interval | run |\n|---|---|---|---|---|",
+    ]
+    for artefact, rung in found:
+        where = rung.name.partition(", ")[2] or "by its own runtime"
+        interval = f"{rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f}"
+        lines.append(
+            f"| `{artefact.name}` | {rung.top1_pct:.2f} % | {rung.drop_pt:.2f} | {interval} "
+            f"| {where} |"
+        )
+    return [*lines, ""]
+
+
+def _is_of(rung: Rung, artefact: Artefact) -> bool:
+    """Tell whether a rung has an artefact's accuracy; after a comma its name says where it ran."""
+    own = rung.name.partition(", ")[0] == f"{artefact.target} {artefact.precision}"
+    return own and rung.top1_pct is not None
 
 
 def _commands(profile: HardwareProfile) -> str:

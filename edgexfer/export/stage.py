@@ -170,7 +170,7 @@ def export(
             lineage=_lineage(source, request, steps.seconds),
             files=(),
             created_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            choices=all_kept(source.profiles, tried) if section.precision == "all" else (),
+            choices=all_kept(source.profiles, tried) if section.precision != "auto" else (),
             tasks=card.tasks,
         )
         if source.undecided:
@@ -349,7 +349,9 @@ def _write_extras(folder: Path, source: _Source, manifest: Manifest) -> None:
 
     labels = "".join(f"{name}\n" for name in source.card.classes)
     (folder / "labels.txt").write_text(labels, encoding="utf-8")
-    readme = bundle_readme(source.card, source.profiles, manifest.artefacts, manifest.choices)
+    readme = bundle_readme(
+        source.card, source.profiles, manifest.artefacts, manifest.choices, manifest.parity
+    )
     (folder / "README.md").write_text(readme, encoding="utf-8")
     pack_device_side(folder / "edgexfer.pyz")
 

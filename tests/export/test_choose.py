@@ -169,10 +169,16 @@ def test_a_drop_that_the_images_cannot_decide_is_said_of_the_chosen() -> None:
     note = "drop undecidable with 300 images: about 900 are needed"
     tried = [passed("fp32"), passed("int8", notes=("SQNR 12.0 dB", note))]
     chosen = choose(ORT, NET, tried, times(ORT.name, fp32=2.0, int8=1.0))
-    assert chosen.verdict.endswith(f"; its {note}")
+    lost = "0.20 points lost, 95 % interval -0.40 to 0.80"
+    assert chosen.verdict.endswith(f"; its {note} ({lost})")
     assert by_precision(chosen)["int8"].drop_high_pt == 0.8
     other = choose(ORT, NET, tried, times(ORT.name, fp32=1.0, int8=2.0))
     assert "undecidable" not in other.verdict
+    away = choose(ORT, NET, tried, Measurement({}, obstacle="it is away"))
+    assert away.verdict.endswith(f"a bench on the device decides; INT8: {note} ({lost})")
+    (kept,) = all_kept([ORT], {ORT.name: tried})
+    assert kept.verdict == f"INT8: {note} ({lost})"
+    assert [c.outcome for c in kept.candidates] == ["kept", "kept"]
 
 
 def test_a_choice_survives_the_manifest() -> None:

@@ -181,6 +181,30 @@ def test_the_readme_gives_the_commands_and_claims_nothing(bundle: Sealed) -> Non
     assert "JetPack 7.2 (TensorRT 10.16.2): the same commands" in jetson
 
 
+def test_the_readme_has_the_accuracy_of_every_artefact(bundle: Sealed) -> None:
+    place, manifest = bundle
+    text = (place / "README.md").read_text()
+    for a in manifest.artefacts:
+        rung = next(r for r in manifest.parity if r.name.startswith(f"{a.target} {a.precision}"))
+        cells = f"| `{a.name}` | {rung.top1_pct:.2f} % | {rung.drop_pt:.2f} | "
+        cells += f"{rung.drop_low_pt:.2f} to {rung.drop_high_pt:.2f} | "
+        where = "run in onnxruntime" if a.backend == "tensorrt" else "by its own runtime"
+        assert f"{cells}{where} |" in text
+
+
+def test_a_drop_that_the_images_cannot_decide_is_in_the_verdict_and_the_readme(
+    run: Path, tmp_path: Path
+) -> None:
+    section = replace(ONE, targets=("rpi5",), precision="int8", evaluation_images=8)
+    manifest = export(run, section, tmp_path / "bundle")
+    (choice,) = manifest.choices
+    rung = next(r for r in manifest.parity if r.name == "rpi5-onnxruntime int8")
+    assert choice.verdict.startswith("INT8: drop undecidable with 8 images: about ")
+    lost = f"{rung.drop_pt:.2f} points lost, 95 % interval {rung.drop_low_pt:.2f} to "
+    assert f"({lost}{rung.drop_high_pt:.2f})" in choice.verdict
+    assert f"\n{choice.verdict}.\n" in (tmp_path / "bundle/README.md").read_text()
+
+
 def test_the_packed_device_side_verifies_the_bundle(bundle: Sealed) -> None:
     place, _ = bundle
     done = subprocess.run(
