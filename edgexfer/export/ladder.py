@@ -45,7 +45,7 @@ from edgexfer.export.parity import (
 )
 from edgexfer.quantize.calibration import HeldOut
 from edgexfer.quantize.constant import constant_channels, in_words
-from edgexfer.quantize.search import Found
+from edgexfer.quantize.search import Found, Tell
 from edgexfer.recipe import ExportSection
 
 MAX_DROP_PT = 1.0
@@ -73,6 +73,19 @@ class _Ran:
     outputs: tuple[TensorSpec, ...]
 
 
+@dataclass(frozen=True)
+class Search:
+    """How an INT8 is searched for, where it must be.
+
+    Attributes:
+        held_out: draws the images that tries are compared on.
+        tell: is told of every try; ``None`` for nobody.
+    """
+
+    held_out: Callable[[], HeldOut]
+    tell: Tell | None = None
+
+
 class Ladder:
     """Makes artefacts and lets none pass that differs too much from the trained model.
 
@@ -86,7 +99,7 @@ class Ladder:
         lowering: Lowering,
         probe: Probe,
         max_drops: Mapping[str, float],
-        held_out: Callable[[], HeldOut],
+        search: Search,
         explained: Path | None = None,
     ) -> None:
         """Write the golden images.
@@ -96,10 +109,11 @@ class Ladder:
             lowering: makes the files.
             probe: what every hop is fed with.
             max_drops: for each target the most accuracy that BF16 and INT8 may lose, in points.
-            held_out: draws the images that INT8 is searched with, where it must be.
+            search: what INT8 is searched with, where it must be.
             explained: folder for an explanation of each INT8; ``None`` makes none.
         """
-        self._held_out, self._explained = cache(held_out), explained
+        self._held_out, self._tell = cache(search.held_out), search.tell
+        self._explained = explained
         self._folder, self._lowering, self._probe = folder, lowering, probe
         self._max_drops = max_drops
         self.rungs: list[Rung] = []
@@ -179,7 +193,7 @@ class Ladder:
                 rung,
                 quantized=quantized,
                 trainable_for=profile.name if trainable else None,
-                where=partial(self._where, lowered.files[0]),
+                where=partial(self._explain_failure, lowered.files[0], found),
             )
         )
         self._passed.add(lowered.files[0])
@@ -215,7 +229,16 @@ class Ladder:
         limit = self._max_drops[profile.name]
         base, preprocess = self._lowering.base(profile).files[0], self._probe.preprocess
         judge = HeldOutJudge(base, self._held_out(), preprocess, profile, limit)
-        return self._lowering.tune(profile, judge, limit)
+        return self._lowering.tune(profile, judge, limit, self._tell)
+
+    def _explain_failure(self, file: Path, tuned: Tuned | None, rung: Rung) -> str:
+        """Say where a refused INT8 differs, and what a search for another has come to."""
+        place = self._where(file, rung)
+        if tuned is None:
+            return place
+        found = tuned.found
+        why = f"; {found.in_vain}" if found.in_vain else ""
+        return f"the best of {len(found.steps)} tries, {found.chosen}{why}; {place}"
 
     def _explain(
         self,

@@ -37,7 +37,7 @@ from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.ranges import TrainedRanges, is_restricted
 
 if TYPE_CHECKING:
-    from edgexfer.quantize.search import Found, Judge
+    from edgexfer.quantize.search import Found, Judge, Tell
 
 
 @dataclass(frozen=True)
@@ -246,13 +246,16 @@ class Lowering:
         scheme = f"{lowered.scheme}, as a calibration cache"
         return replace(lowered, files=(out, cache), parent=source, scheme=scheme)
 
-    def tune(self, profile: HardwareProfile, judge: Judge, max_drop: float) -> Tuned | None:
+    def tune(
+        self, profile: HardwareProfile, judge: Judge, max_drop: float, tell: Tell | None = None
+    ) -> Tuned | None:
         """Look for an INT8 file that loses less than the one that ``make`` has given.
 
         Args:
             profile: the target.
             judge: compares files with FP32 on images held out.
             max_drop: most accuracy that may be lost, in points; one file is kept for each.
+            tell: is told of every try.
 
         Returns:
             ``None`` where the model was trained for this very quantization, or ModelOpt made it.
@@ -267,7 +270,7 @@ class Lowering:
         first = Path(int8_name(profile))
         key = f"{first.stem}-drop-{max_drop:g}{first.suffix}"
         if key not in self._tuned:
-            self._tuned[key] = self._tune(self._folder / key, profile, judge)
+            self._tuned[key] = self._tune(self._folder / key, profile, judge, tell)
             self._made[key] = self._tuned[key].lowered
         return self._tuned[key]
 
@@ -296,12 +299,12 @@ class Lowering:
             file.unlink()
         self._made = {name: kept for name, kept in self._made.items() if kept != lowered}
 
-    def _tune(self, out: Path, profile: HardwareProfile, judge: Judge) -> Tuned:
+    def _tune(self, out: Path, profile: HardwareProfile, judge: Judge, tell: Tell | None) -> Tuned:
         from edgexfer.quantize.search import find_int8
 
         before = self.make(profile, "int8")
         base = self.base(profile)
-        found = find_int8(base.files[0], out, profile, self.images(), judge)
+        found = find_int8(base.files[0], out, profile, self.images(), judge, tell)
         scheme = found.scheme + self._between(out, profile)
         files = tuple(out.with_suffix(file.suffix) for file in before.files)
         return Tuned(replace(before, files=files, scheme=scheme), found)

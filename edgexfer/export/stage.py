@@ -28,7 +28,7 @@ from edgexfer.core.bundle import (
 )
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import BundleError, InputError, RecipeError, RunError
-from edgexfer.core.explanation import explanation_folder
+from edgexfer.core.explanation import Step, explanation_folder
 from edgexfer.core.files import fingerprint, write_json
 from edgexfer.core.model import ModelCard, read_card
 from edgexfer.core.profile import HardwareProfile
@@ -39,7 +39,7 @@ from edgexfer.export.decide import attempt, decide, drop_losers
 from edgexfer.export.explain import clear_explanations
 from edgexfer.export.flavour import for_release, wanted_precisions
 from edgexfer.export.geometry import check_images
-from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, max_drops
+from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder, Search, max_drops
 from edgexfer.export.lower import Lowering
 from edgexfer.export.measure import Board, elsewhere
 from edgexfer.export.originals import write_originals
@@ -137,12 +137,12 @@ def export(
         files.mkdir()
         placement = section.placement
         lowering = Lowering(model, card, files, calibration, source.trained, placement)
-        held_out = partial(_hold_out, dataset, source, calibration, probe)
+        search = Search(partial(_hold_out, dataset, source, calibration, probe), steps.tried)
         drops = max_drops(source.profiles, section)
         explained = explanation_folder(out) if explain else None
         if explained is not None:
             clear_explanations(explained)
-        ladder = Ladder(folder, lowering, probe, drops, held_out, explained)
+        ladder = Ladder(folder, lowering, probe, drops, search, explained)
         ladder.stand(model, card.preprocess)
         if any(profile.backend != "torch" for profile in source.profiles):
             ladder.check_onnx()
@@ -241,6 +241,10 @@ class _Steps:
         self.seconds[part] = round(now - self._since, 3)
         self._since = now
         self._shown.update(1, part)
+
+    def tried(self, step: Step) -> None:
+        """Show one try of a search that goes on."""
+        self._shown.update(0, f"INT8 tried, {step.in_words()}")
 
 
 def _quiet(title: str, total: int, unit: str) -> Progress:

@@ -16,6 +16,7 @@ from edgexfer.core.errors import BackendError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import Method
+from edgexfer.quantize.observe import is_by_image
 
 if TYPE_CHECKING:
     from nncf import AdvancedQuantizationParameters
@@ -28,12 +29,13 @@ class Tuning:
     Attributes:
         method: of the activations' ranges: ``min-max`` is the mean of the images' extremes, a
             percentile the mean of their quantiles, ``mse`` NNCF's search over a histogram.
-        accurate: correct biases layer by layer on the quantized model, which takes long.
+        transformer: leave in float what transformers are sensitive at, such as normalisations, and
+            smooth the activations that matrix products take.
         float_nodes: names of the ONNX file's nodes that stay floating point.
     """
 
     method: Method = "min-max"
-    accurate: bool = False
+    transformer: bool = False
     float_nodes: tuple[str, ...] = ()
 
 
@@ -46,11 +48,12 @@ def quantize_nncf(
 ) -> str:
     """Quantize an FP32 model for OpenVINO.
 
-    Every calibration image counts, one at a time: NNCF averages the ranges of its samples, so a
-    sample of several images would widen them.
+    Every calibration image counts by itself, as NNCF averages the ranges of its samples. They go
+    through in batches of one size where each tensor says that its first dimension is the batch, so
+    that NNCF can tell its images apart; else one by one.
 
     Args:
-        model: FP32 ONNX or IR with one input.
+        model: FP32 ONNX with one input.
         out: ``.xml`` file to write; its weights go beside it, into ``.bin``.
         calibration: the images.
         scheme: symmetric activations take NNCF's PERFORMANCE preset, asymmetric ones MIXED.
@@ -69,18 +72,19 @@ def quantize_nncf(
 
         mixed = scheme.activations == "uint8"
         preset = nncf.QuantizationPreset.MIXED if mixed else nncf.QuantizationPreset.PERFORMANCE
-        images = [calibration.images[i : i + 1] for i in range(len(calibration))]
-        samples = nncf.Dataset(images, lambda image: normalise(image, calibration.preprocess))
         try:
+            size = _batch_size(model, calibration)
+            batches = [calibration.images[i : i + size] for i in range(0, len(calibration), size)]
+            samples = nncf.Dataset(batches, lambda batch: normalise(batch, calibration.preprocess))
             quantized = nncf.quantize(
                 ov.Core().read_model(str(model)),
                 samples,
                 preset=preset,
                 target_device=nncf.TargetDevice.CPU,
-                subset_size=len(images),
-                fast_bias_correction=not tuning.accurate,
+                subset_size=len(batches),
+                model_type=nncf.ModelType.TRANSFORMER if tuning.transformer else None,
                 ignored_scope=nncf.IgnoredScope(names=_layers(tuning.float_nodes), validate=False),
-                advanced_parameters=_ranges(tuning.method),
+                advanced_parameters=_advanced(tuning.method, batchwise=size > 1),
             )
             ov.save_model(quantized, str(out), compress_to_fp16=False)
         except Exception as error:  # NNCF's and OpenVINO's classes share no base but this one
@@ -89,8 +93,7 @@ def quantize_nncf(
                 f"{model.name}: NNCF cannot quantize it ({reason[:120]})",
                 "export with --precision fp32, or choose another architecture",
             ) from error
-    pace = "accurate" if tuning.accurate else "fast"
-    return f"nncf {preset.value} preset, {scheme.weights} weights, {pace} bias correction"
+    return f"nncf {preset.value} preset, {scheme.weights} weights, fast bias correction"
 
 
 def _layers(nodes: Iterable[str]) -> list[str]:
@@ -99,16 +102,26 @@ def _layers(nodes: Iterable[str]) -> list[str]:
     return [name for node in nodes for name in (node, f"{node}/WithoutBiases")]
 
 
-def _ranges(method: Method) -> AdvancedQuantizationParameters | None:
+def _batch_size(model: Path, calibration: Calibration) -> int:
+    """Return the largest divisor of the images' number that bounds the memory, or 1."""
+    import onnx
+
+    count = len(calibration)
+    if not is_by_image(onnx.load(model)):
+        return 1
+    return max(n for n in range(1, min(calibration.at_once, count) + 1) if count % n == 0)
+
+
+def _advanced(method: Method, *, batchwise: bool) -> AdvancedQuantizationParameters:
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    if method == "min-max":
-        return None
-    found = RangeEstimatorParametersSet.HISTOGRAM
-    if method != "mse":
-        found = RangeEstimatorParametersSet.MEAN_QUANTILE
-    return nncf.AdvancedQuantizationParameters(activations_range_estimator_params=found)
+    found = nncf.AdvancedQuantizationParameters(batchwise_statistics=batchwise)
+    if method == "mse":
+        found.activations_range_estimator_params = RangeEstimatorParametersSet.HISTOGRAM
+    elif method != "min-max":
+        found.activations_range_estimator_params = RangeEstimatorParametersSet.MEAN_QUANTILE
+    return found
 
 
 @contextmanager

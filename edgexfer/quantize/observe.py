@@ -102,7 +102,7 @@ def observe(model: Path, calibration: Calibration) -> Observed:
     proto = onnx.load(model)
     names = float_tensors(proto)
     answers = [names.index(output.name) for output in proto.graph.output]
-    at_once = None if _by_image(proto, names) else 1
+    at_once = None if is_by_image(proto) else 1
     rows, logits = [], []
     for values in run_batches(with_outputs(proto, names), calibration, model.name, at_once):
         size = len(values[0])
@@ -121,10 +121,11 @@ def observe(model: Path, calibration: Calibration) -> Observed:
     return Observed(ends, np.concatenate(logits))
 
 
-def _by_image(proto: ModelProto, names: Sequence[str]) -> bool:
-    """Tell whether the first dimension of all tensors is that of the input, the batch."""
+def is_by_image(proto: ModelProto) -> bool:
+    """Tell whether the first dimension of all float32 tensors is that of the input, the batch."""
     from onnx import shape_inference
 
+    names = float_tensors(proto)
     graph = shape_inference.infer_shapes(proto).graph
     infos = {i.name: i.type.tensor_type.shape for i in (*graph.value_info, *graph.output)}
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -175,7 +176,11 @@ def with_outputs(proto: ModelProto, names: Sequence[str]) -> ModelProto:
 
 
 def run_batches(
-    proto: ModelProto, calibration: Calibration, name: str, at_once: int | None = None
+    proto: ModelProto,
+    calibration: Calibration,
+    name: str,
+    at_once: int | None = None,
+    threads: int = 0,
 ) -> Iterator[list[Any]]:
     """Run a graph on all calibration images and yield the outputs of each batch.
 
@@ -184,6 +189,7 @@ def run_batches(
         calibration: the images.
         name: of the file, for errors.
         at_once: images in a batch; ``None`` takes as many as bound the memory.
+        threads: of ONNX Runtime; 0 for all.
 
     Raises:
         BackendError: ONNX Runtime refuses the graph, or fails to run it.
@@ -192,6 +198,7 @@ def run_batches(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     # As the graph is written: what a fusion rounds otherwise would move a range by a bit.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgexfer.bench.compare import compare
+from edgexfer.data.pool import ahead, cores
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.observe import run_batches
 
@@ -26,6 +27,8 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 Float32 = npt.NDArray[np.float32]
 # What stands for "the outputs are equal" where a number is needed to sort by.
 EQUAL_DB = 1000.0
+# Each has a copy of the weights.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def measure_nodes(
 ) -> list[Sensitivity]:
     """Quantize each node alone and compare the logits with those in float.
 
+    Nodes are run side by side, a core each: of such small work several cores make little.
+
     Args:
         quantized: a Q/DQ file with every node of ``model``.
         model: the FP32 ONNX file.
@@ -120,27 +125,35 @@ def measure_nodes(
 
     made, base = onnx.load(quantized), onnx.load(model)
     wanted = logits_of(base, images, model.name)
-    ratios: list[tuple[str, str, float | None]] = []
-    for name, op_type in quantized_nodes(made):
-        part = keep_quantized(made, base, {name})
-        ratio = compare(wanted, logits_of(part, images, quantized.name)).sqnr_db
-        ratios.append((name, op_type, ratio))
-    noises = [0.0 if db is None else 10 ** (-db / 10) for _, _, db in ratios]
+
+    def alone_db(node: tuple[str, str]) -> float | None:
+        part = keep_quantized(made, base, {node[0]})
+        return compare(wanted, logits_of(part, images, quantized.name, threads=1)).sqnr_db
+
+    nodes, workers = quantized_nodes(made), min(cores(), _AT_ONCE)
+    ratios = list(ahead(nodes, alone_db, workers=workers, depth=2 * workers))
+    noises = [0.0 if db is None else 10 ** (-db / 10) for db in ratios]
     total = sum(noises) or 1.0
     found = [
         Sensitivity(name, op_type, db, 100.0 * noise / total)
-        for (name, op_type, db), noise in zip(ratios, noises, strict=True)
+        for (name, op_type), db, noise in zip(nodes, ratios, noises, strict=True)
     ]
     return sorted(found, key=lambda s: EQUAL_DB if s.alone_db is None else s.alone_db)
 
 
-def logits_of(proto: ModelProto, images: Calibration, name: str) -> Float32:
+def logits_of(proto: ModelProto, images: Calibration, name: str, threads: int = 0) -> Float32:
     """Run a graph on images and return its first output, (N, C).
+
+    Args:
+        proto: the graph.
+        images: that it is fed with.
+        name: of the file, for errors.
+        threads: of ONNX Runtime; 0 for all.
 
     Raises:
         BackendError: ONNX Runtime cannot run it.
     """
-    rows = [found[0] for found in run_batches(proto, images, name)]
+    rows = [found[0] for found in run_batches(proto, images, name, threads=threads)]
     return np.concatenate(rows).astype(np.float32, copy=False)
 
 

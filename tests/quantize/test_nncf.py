@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 
 import edgexfer
 from edgexfer.bench.accuracy import predict
+from edgexfer.bench.feed import normalise
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
 from edgexfer.core.profile import Quantization
+from edgexfer.models.create import create_model
+from edgexfer.models.onnx import export_onnx
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.nncf import quantize_nncf
+from edgexfer.quantize.nncf import Tuning, quantize_nncf, silenced
 from tests.export.digits import PREPROCESS, measured_images
 
 pytestmark = pytest.mark.ov
@@ -45,6 +49,42 @@ def test_int8_agrees_with_fp32_on_digits(
     agreement = np.mean(predictions(tmp_path / "q.xml", "int8") == predictions(fp32, "fp32"))
     assert agreement >= 0.96
     assert (tmp_path / "q.bin").stat().st_size < 0.35 * fp32.stat().st_size
+
+
+def test_in_batches_every_image_counts_by_itself(
+    fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    few = replace(calibration, images=calibration.images[:60], keys=calibration.keys[:60])
+    quantize_nncf(fp32, tmp_path / "q.xml", few, Quantization("nncf"))
+    with silenced():
+        import nncf
+        import openvino as ov
+
+        images = [few.images[i : i + 1] for i in range(len(few))]
+        model = nncf.quantize(
+            ov.Core().read_model(str(fp32)),
+            nncf.Dataset(images, lambda image: normalise(image, few.preprocess)),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(images),
+        )
+        ov.save_model(model, str(tmp_path / "bare.xml"), compress_to_fp16=False)
+    assert (tmp_path / "q.bin").read_bytes() == (tmp_path / "bare.bin").read_bytes()
+
+
+def test_a_transformer_s_normalisations_stay_in_float(
+    calibration: Calibration, tmp_path: Path
+) -> None:
+    model, _ = create_model("vit_tiny_patch16_224", 10, options={"img_size": 32, "depth": 1})
+    export_onnx(model.eval(), (32, 32), tmp_path / "fp32.onnx")
+    images = np.repeat(np.repeat(calibration.images[:4], 4, axis=1), 4, axis=2)[:, :32, :32]
+    few = replace(calibration, images=np.ascontiguousarray(images), keys=calibration.keys[:4])
+
+    def steps(tuning: Tuning) -> int:
+        quantize_nncf(tmp_path / "fp32.onnx", tmp_path / "q.xml", few, Quantization("nncf"), tuning)
+        return (tmp_path / "q.xml").read_text().count('type="FakeQuantize"')
+
+    assert steps(Tuning(transformer=True)) < steps(Tuning())
 
 
 def test_nncf_reports_to_nobody() -> None:

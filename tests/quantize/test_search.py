@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 
 from edgexfer.bench.compare import compare
-from edgexfer.core.explanation import Verdict
+from edgexfer.core.explanation import Step, Verdict
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration
@@ -41,7 +42,9 @@ def search(
     ratio_db: float, fp32: Path, out: Path, profile: HardwareProfile, images: Calibration
 ) -> Found:
     judge = judge_by(ratio_db, fp32, images)
-    found = find_int8(fp32, out, profile, images, judge)
+    told: list[Step] = []
+    found = find_int8(fp32, out, profile, images, judge, told.append)
+    assert tuple(told) == found.steps
     check_qdq(out, strict=profile.backend == "tensorrt")
     # What was written is what was judged.
     verdicts = {step.name: step.verdict for step in found.steps}
@@ -90,6 +93,17 @@ def test_where_nothing_is_enough_the_best_is_taken(
     assert found.chosen == best.name
 
 
+def test_it_gives_up_where_half_of_the_nodes_in_float_are_not_enough(
+    fp32: Path, calibration: Calibration, profile: HardwareProfile, tmp_path: Path
+) -> None:
+    found = search(500.0, fp32, tmp_path / "q.onnx", profile, calibration)
+    (mixed,) = [step.name for step in found.steps if "in float" in step.name]
+    most = int(mixed.split(", ")[-1].split()[0])
+    said = re.fullmatch(r"not even (\d+) of (\d+) nodes in float were enough", found.in_vain)
+    assert said
+    assert int(said[1]) == most == int(said[2]) // 2
+
+
 def test_a_judge_that_sees_no_fault_wants_less_noise_than_that_of_min_max(
     fp32: Path, calibration: Calibration, tmp_path: Path
 ) -> None:
@@ -120,9 +134,8 @@ def test_nncf_is_searched_too(fp32: Path, calibration: Calibration, tmp_path: Pa
     few = Calibration(calibration.images[:16], calibration.preprocess, calibration.keys[:16])
     found = find_int8(fp32, tmp_path / "q.xml", find_profile("openvino"), few, judge)
     names = [step.name for step in found.steps]
-    assert names[:3] == ["nncf's own ranges", "percentile-99.99", "mse"]
-    assert names[3].endswith("accurate bias correction")
-    assert any("in float" in name for name in names[4:])
+    assert names[:3] == ["nncf's own ranges", "mse", "percentile-99.99"]
+    assert any("in float" in name for name in names[3:])
     assert judge(tmp_path / "q.xml").sqnr_db is not None
     ratios = {step.name: step.verdict.sqnr_db or 0.0 for step in found.steps}
     assert max(ratios[n] for n in names if "in float" in n) > ratios["nncf's own ranges"] + 1
