@@ -26,6 +26,7 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "none": "ORT_DISABLE_ALL",
 }
+_NO_SUCH_OPERATOR = ("No Op registered", "not a registered", "Could not find an implementation")
 _QUANTIZED_OPS = (b"DequantizeLinear", b"QLinear")
 
 
@@ -79,10 +80,7 @@ def load(artefact: Path, plan: Plan) -> OrtSession:
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's classes share no base but this one
-        raise BackendError(
-            f"{artefact}: ONNX Runtime cannot load it ({first_line(error, 160)})",
-            "export it again, with an opset that this ONNX Runtime knows",
-        ) from error
+        raise _refused(artefact, error) from error
     really = session.get_providers()[0]
     if really != provider:
         raise BackendError(
@@ -126,6 +124,18 @@ class OrtSession:
     def close(self) -> None:
         """Drop the session, and with it ONNX Runtime's memory."""
         self._session = None
+
+
+def _refused(artefact: Path, error: Exception) -> BackendError:
+    """Say why a file was not loaded, and the mend where the reason is one of the usual two."""
+    said = first_line(error, 1000)
+    reason = said.partition(" failed:")[2] or said
+    mend = "export it again"
+    if "opset" in reason.lower():
+        mend = "export it again, with an opset that this ONNX Runtime knows"
+    elif any(words in reason for words in _NO_SUCH_OPERATOR):
+        mend = "write it without that operator, or name a runtime that has it"
+    return BackendError(f"{artefact}: ONNX Runtime cannot load it ({reason[:160]})", mend)
 
 
 def _provider(device: str, available: Any) -> str:

@@ -183,10 +183,11 @@ class OpenVinoSession:
 
 
 def _refused(artefact: Path, plan: Plan, core: Any, error: Exception) -> BackendError:
-    return BackendError(
-        f"{artefact}: OpenVINO cannot load it on {plan.device} ({_last_line(error)})",
-        f"check file and device; devices here: {', '.join(core.available_devices)}",
-    )
+    reason = _last_line(error)
+    mend = f"check file and device; devices here: {', '.join(core.available_devices)}"
+    if "No conversion rule" in reason:
+        mend = "write it without that operator, or name a runtime that has it"
+    return BackendError(f"{artefact}: OpenVINO cannot load it on {plan.device} ({reason})", mend)
 
 
 def _hint(plan: Plan) -> str:

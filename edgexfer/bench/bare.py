@@ -68,18 +68,23 @@ def check_wish(wish: Wish) -> None:
                 raise InputError(f"{flag}: {name!r} is unknown", nearest(name, known))
 
 
-def bare_subjects(model: Path, folder: Path, wish: Wish) -> List[Subject]:
+def bare_subjects(
+    model: Path, folder: Path, wish: Wish, weights: Sequence[Path] = ()
+) -> List[Subject]:
     """Put a model into a folder, and return a subject for each runtime and precision.
 
     A precision that a runtime lacks gives a subject too: its record says so.
 
     Args:
         model: the file.
-        folder: where it and what belongs to it go, as links where the disk can; created.
+        folder: where it and what belongs to it go; created.
         wish: what with.
+        weights: files in its folder that an ONNX model keeps weights in. Nothing else of what it
+            names goes with it.
 
     Raises:
-        InputError: it is missing or empty, lacks its weights, or no named runtime loads such files.
+        InputError: it is missing or empty, an IR lacks its weights, or no named runtime loads such
+            files.
     """
     suffix = model.suffix.lower()
     if not model.is_file() or not model.stat().st_size:
@@ -91,12 +96,19 @@ def bare_subjects(model: Path, folder: Path, wish: Wish) -> List[Subject]:
             raise InputError(
                 f"{model}: {runtime} does not load {suffix} files", f"use {' or '.join(able)}"
             )
-    files = [model, *_companions(model)]
+    links = [model, *_companions(model)]
     precisions = wish.precisions or (_written_precision(model),)
     make_dir(folder)
-    for file in files:
+    for file in links:
         _bring(file, folder / file.name)
-    entries = tuple(file_entry(folder, folder / file.name) for file in files)
+    for file in weights:
+        # A second link would make the next benchmark doubt where the first leads.
+        out = folder / file.relative_to(model.parent)
+        make_dir(out.parent)
+        shutil.copyfile(file, out)
+    entries = tuple(
+        file_entry(folder, folder / file.relative_to(model.parent)) for file in (*links, *weights)
+    )
     subjects = []
     for runtime in wish.runtimes or able[:1]:
         for precision in precisions:
@@ -135,18 +147,7 @@ def _companions(model: Path) -> List[Path]:
         if not weights.is_file():
             raise InputError(f"{model}: its weights {weights.name} are not beside it", "copy both")
         return [weights]
-    if model.suffix.lower() != ".onnx":
-        return []
-    # ONNX names a file with weights in plain text.
-    with _mapped(model) as content:
-        return [
-            file
-            for file in sorted(model.parent.iterdir())
-            if file.is_file()
-            and file != model
-            and len(file.name) > 3
-            and content.find(file.name.encode()) >= 0
-        ]
+    return []
 
 
 def _written_precision(model: Path) -> str:

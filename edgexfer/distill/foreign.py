@@ -21,7 +21,7 @@ from edgexfer.core.codec import decode
 from edgexfer.core.errors import BackendError, BundleError, EdgexferError, ModelError, RecipeError
 from edgexfer.core.files import fingerprint, sha256_file
 from edgexfer.core.preprocess import Preprocess
-from edgexfer.models.onnxfile import examine, external_files, read_onnx
+from edgexfer.models.onnxfile import examine, read_onnx
 from edgexfer.yamlio import key_lines, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -188,9 +188,8 @@ def open_onnx(path: Path, card: Card | None) -> Foreign:
             preprocess are not known.
         BackendError: neither ONNX Runtime nor OpenVINO is here.
     """
-    examine(path, check=True)
+    beside = examine(path, check="valid")
     proto = read_onnx(path)
-    beside = external_files(path, proto)
     known = _known(path, proto, card)
     assert known.classes is not None and known.preprocess is not None
     digests = [sha256_file(place) for place in (path, *beside)]

@@ -6,21 +6,23 @@ edgexfer itself writes is in ``onnx.py``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgexfer.core.bundle import is_safe
 from edgexfer.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+_PLAINER = "write it with operators of ONNX, or define it in the file, as a function"
 _WHOLE = "write it as one file: onnx.save(onnx.load(FILE), OUT)"
 # Protobuf's own limit; larger models keep their weights beside the file.
 _MOST_BYTES = (2 << 30) - 1
@@ -37,18 +39,32 @@ sys.exit(trial(*sys.argv[1:]))
 """
 # ONNX Runtime takes what stands there for an address in its own memory.
 _MEMORY_MARK = "_ORT_MEM_ADDR_"
+# Beside ONNX's own operators, those that ONNX Runtime or OpenVINO has: domains, and what stands in
+# ONNX's domain without being of it.
+_DOMAINS = ("com.microsoft", "com.ms", "org.openvinotoolkit", "org.pytorch", "ai.onnx.")
+_EXTRAS = (
+    *("Affine", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill", "ImageScaler"),
+    *("ParametricSoftplus", "Scale", "ScaledTanh", "SimplifiedLayerNormalization"),
+)
+
+Check = Literal["", "runnable", "valid"]
+"""What is asked of a file that can be parsed: that a runtime may take it, since its inputs have a
+rank and each operator is one that some runtime has; that it keeps all rules of ONNX, too."""
 
 
-def examine(path: Path, *, check: bool = False) -> None:
+def examine(path: Path, *, check: Check = "") -> list[Path]:
     """Parse a file of unknown origin in a process with little memory and time, as a trial.
 
     Args:
         path: ONNX file.
-        check: also hold its nodes against ONNX's definitions, as what runs it will.
+        check: what is asked of it beyond that.
+
+    Returns:
+        The files beside it that hold its weights, sorted by name.
 
     Raises:
         ModelError: see ``read_onnx`` and ``external_files``; or it needs more than the child has,
-            or crashes it; or, with ``check``, it is no valid graph.
+            or crashes it; or it does not pass ``check``.
     """
     import edgexfer
 
@@ -57,7 +73,7 @@ def examine(path: Path, *, check: bool = False) -> None:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "OPENBLAS_NUM_THREADS": "1",  # each further thread would reserve memory
     }
-    argv = [sys.executable, "-c", _PROGRAM, str(path), *(["check"] if check else [])]
+    argv = [sys.executable, "-c", _PROGRAM, str(path), check]
     try:
         done = subprocess.run(
             argv,
@@ -69,10 +85,11 @@ def examine(path: Path, *, check: bool = False) -> None:
         )
     except subprocess.TimeoutExpired:
         done = None
-    if done is not None and not done.returncode:
-        return
     try:
-        what, fix = json.loads(done.stdout if done is not None else b"")
+        said = json.loads(done.stdout if done is not None else b"")
+        if done is not None and not done.returncode:
+            return [path.parent / name for name in said]
+        what, fix = said
     except ValueError:
         what = f"{path}: cannot be parsed within {_CPU_S} s and the memory that its size allows"
         fix = "do not trust it; export the model again"
@@ -163,8 +180,11 @@ def _node_tensors(nodes: Any) -> Iterator[TensorProto]:
             yield from _graph_tensors(graph)
 
 
-def trial(name: str, *checks: str) -> int:
-    """Parse a file with limits on this process, and print what is wrong and the mend as JSON."""
+def trial(name: str, check: str) -> int:
+    """Parse a file with limits on this process, and print as JSON what ``examine`` is to say.
+
+    That is the names of its other files, or what is wrong and the mend.
+    """
     path = Path(name)
     size = path.stat().st_size if path.is_file() else 0
     room = _ROOM_BYTES + _ROOM_TIMES * size
@@ -172,16 +192,60 @@ def trial(name: str, *checks: str) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
-        external_files(path, read_onnx(path))
-        if checks:
-            _check(path)
+        proto = read_onnx(path)
+        beside = [str(place.relative_to(path.parent)) for place in external_files(path, proto)]
+        if check:
+            _check_runnable(path, proto)
+        if check == "valid":
+            _check_rules(path)
     except ModelError as error:
         sys.stdout.write(json.dumps([error.what, error.fix]))
         return error.exit_code
+    sys.stdout.write(json.dumps(beside))
     return 0
 
 
-def _check(path: Path) -> None:
+def _check_runnable(path: Path, proto: ModelProto) -> None:
+    from onnx import defs
+
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        kind = value.type
+        if kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+            if value.name in weights:
+                continue
+            raise ModelError(
+                f"{path}: input {value.name!r} has no shape, not even a number of sides",
+                "export it with one, in which sides may stay free",
+            )
+    # Of an opset newer than the library that is asked here, the operators are not known.
+    newer = any(
+        o.domain == "" and o.version > defs.onnx_opset_version() for o in proto.opset_import
+    )
+    own = {(function.domain, function.name) for function in proto.functions}
+    bodies = (_nodes(function.node) for function in proto.functions)
+    for node in itertools.chain(_nodes(proto.graph.node), *bodies):
+        kind_of = (node.domain, node.op_type)
+        if kind_of in own or node.domain.startswith(_DOMAINS):
+            continue
+        if node.domain not in ("", "ai.onnx"):
+            raise ModelError(
+                f"{path}: operator {node.op_type!r} of {node.domain!r} is in no runtime here",
+                _PLAINER,
+            )
+        if not newer and not defs.has(node.op_type) and node.op_type not in _EXTRAS:
+            raise ModelError(f"{path}: {node.op_type!r} is no operator of ONNX", _PLAINER)
+
+
+def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _check_rules(path: Path) -> None:
     import onnx
 
     try:

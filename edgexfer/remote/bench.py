@@ -34,6 +34,7 @@ from edgexfer.core.files import (
 )
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import write_record
+from edgexfer.models.onnxfile import examine
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.pack import pack_device_side, write_launcher
 from edgexfer.remote.transport import SESSION, Local, Transport, checked
@@ -197,13 +198,23 @@ def subjects_of(bundle: Path, how: How, machine: str | None, scratch: Path) -> l
             raise InputError(
                 f"{bundle}: a bare model has no targets", "name --runtime and --precision instead"
             )
-        return bare_subjects(bundle, scratch / f"model-{bundle.stem}", how.wish)
+        place = scratch / f"model-{bundle.stem}"
+        return bare_subjects(bundle, place, how.wish, weights_beside(bundle))
     manifest = read_manifest(bundle)
     if machine is None:
         found = named_artefacts(bundle, manifest, how.targets)
     else:
         found = artefacts_for(bundle, manifest, how.targets, machine)
     return [Subject(bundle, manifest, artefact) for artefact in select(found, how.wish)]
+
+
+def weights_beside(model: Path) -> list[Path]:
+    """Return the files that an ONNX model keeps weights in, once it is safe to be run.
+
+    Raises:
+        ModelError: it is not, or no runtime would load it.
+    """
+    return examine(model, check="runnable") if model.suffix.lower() == ".onnx" else []
 
 
 def _refuse_namesakes(subjects: Sequence[Subject]) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgexfer.bench.bare import is_model
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Failure, Job, Result
 from edgexfer.bench.suite import run_suite
@@ -26,6 +27,7 @@ from edgexfer.remote.bench import (
     check_bundles,
     settings_of,
     subjects_of,
+    weights_beside,
 )
 from edgexfer.remote.link import Options
 from edgexfer.remote.ssh import Ssh
@@ -106,6 +108,8 @@ def bench_on(bundles: Sequence[Path], out: Path, how: How, fleet: Fleet) -> list
         return bench_bundles(bundles, out, replace(how, transport=fleet.reach(machine)))
     settings_of(how)
     check_bundles(bundles)
+    for model in filter(is_model, bundles):
+        weights_beside(model)
     make_dir(out)
     # Python hands Ctrl-C to the main thread, so that is where this machine is measured.
     far = [machine for machine in fleet.machines if machine.host]

@@ -70,11 +70,33 @@ def test_weights_outside_an_onnx_file_go_with_it(tmp_path: Path) -> None:
 
     model = onnx.load(write_onnx(tmp_path / "whole.onnx"))
     place = tmp_path / "net.onnx"
-    onnx.save_model(model, place, save_as_external_data=True, location="net.w", size_threshold=0)
-    (tmp_path / "other.txt").write_text("not of it")
-    (subject,) = bare_subjects(place, tmp_path / "model", Wish())
-    assert [entry.path for entry in subject.artefact.files] == ["net.onnx", "net.w"]
-    assert run_job(_job(tmp_path / "model", Wish(), place)).failure is None
+    (tmp_path / "sub").mkdir()
+    named = "sub/net.w"
+    onnx.save_model(model, place, save_as_external_data=True, location=named, size_threshold=0)
+    folder = tmp_path / "model"
+    (subject,) = bare_subjects(place, folder, Wish(), [tmp_path / named])
+    assert [entry.path for entry in subject.artefact.files] == ["net.onnx", named]
+    job = _job(folder, Wish(), place)
+    assert run_job(job).failure is None
+    # What a benchmark that was broken off left does not make a hard link of them.
+    assert (tmp_path / named).stat().st_nlink == 1
+
+
+@pytest.mark.ort
+@pytest.mark.ov
+def test_an_operator_that_a_runtime_lacks_is_named_with_the_mend(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(write_onnx(tmp_path / "net.onnx"))
+    model.graph.node[0].op_type, model.graph.node[0].domain = "NoSuchConv", "com.microsoft"
+    model.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(model, tmp_path / "odd.onnx")
+    for runtime in ("onnxruntime", "openvino"):
+        job = _job(tmp_path / runtime, Wish((runtime,)), tmp_path / "odd.onnx")
+        failure = run_job(job).failure
+        assert failure is not None
+        assert "NoSuchConv" in failure.what
+        assert failure.fix == "write it without that operator, or name a runtime that has it"
 
 
 @pytest.mark.ort

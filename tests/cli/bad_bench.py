@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from onnx import helper
 
 from edgexfer.core.backend import Plan, get_backend
 from tests.bundles import write_onnx
 from tests.cli.bad import Place
+from tests.cli.bad_lint import outside, written
 
 SHORT = ("--processes", "1", "--seconds", "0.01", "--samples", "10")
 
@@ -31,6 +35,42 @@ def model_empty(p: Place) -> list[str]:
 def model_text(p: Place) -> list[str]:
     (p.here / "text.onnx").write_text("<html>not found</html>\n")
     return _bench(p.here / "text.onnx")
+
+
+def weights_by_hard_link(p: Place) -> list[str]:
+    model = outside(p, "w.bin")
+    os.link(p.here / "weights.bin", model.parent / "w.bin")
+    return _bench(model, "--runtime", "onnxruntime,openvino")
+
+
+def weights_by_symlink(p: Place) -> list[str]:
+    model = outside(p, "w.bin")
+    (model.parent / "w.bin").symlink_to(p.here / "weights.bin")
+    return _bench(model, "--runtime", "openvino")
+
+
+def weights_climb(p: Place) -> list[str]:
+    return _bench(outside(p, "../weights.bin"))
+
+
+def weights_absolute(p: Place) -> list[str]:
+    return _bench(outside(p, str(p.here / "weights.bin")))
+
+
+def operator_unknown(p: Place) -> list[str]:
+    return _bench(written(p, [helper.make_node("Frobnicate", ["x"], ["y"])], []))
+
+
+def operator_of_a_custom_domain(p: Place) -> list[str]:
+    inner = helper.make_graph(
+        [helper.make_node("Own", ["x"], ["z"], domain="com.acme")], "inner", [], []
+    )
+    branches = {"then_branch": inner, "else_branch": inner}
+    return _bench(written(p, [helper.make_node("If", ["x"], ["y"], **branches)], []))
+
+
+def input_without_a_rank(p: Place) -> list[str]:
+    return _bench(written(p, [helper.make_node("Relu", ["x"], ["y"])], [], None))
 
 
 def model_of_an_unknown_kind(p: Place) -> list[str]:

@@ -22,7 +22,7 @@ def _good(p: Place) -> Path:
     return next((p.bundle / "models").glob("fp32*.onnx"))
 
 
-def _outside(p: Place, location: str) -> Path:
+def outside(p: Place, location: str) -> Path:
     """Write a model whose weight is said to lie elsewhere, and weights beside its folder."""
     folder = p.here / "model"
     folder.mkdir()
@@ -60,31 +60,31 @@ def lint_cut_short(p: Place) -> list[str]:
 
 
 def lint_weights_climb(p: Place) -> list[str]:
-    return _lint(_outside(p, "../weights.bin"))
+    return _lint(outside(p, "../weights.bin"))
 
 
 def lint_weights_absolute(p: Place) -> list[str]:
-    return _lint(_outside(p, str(p.here / "weights.bin")))
+    return _lint(outside(p, str(p.here / "weights.bin")))
 
 
 def lint_weights_by_symlink(p: Place) -> list[str]:
-    model = _outside(p, "w.bin")
+    model = outside(p, "w.bin")
     (model.parent / "w.bin").symlink_to(p.here / "weights.bin")
     return _lint(model)
 
 
 def lint_weights_by_hard_link(p: Place) -> list[str]:
-    model = _outside(p, "w.bin")
+    model = outside(p, "w.bin")
     os.link(p.here / "weights.bin", model.parent / "w.bin")
     return _lint(model)
 
 
 def lint_weights_missing(p: Place) -> list[str]:
-    return _lint(_outside(p, "w.bin"))
+    return _lint(outside(p, "w.bin"))
 
 
 def lint_weights_too_short(p: Place) -> list[str]:
-    model = _outside(p, "w.bin")
+    model = outside(p, "w.bin")
     (model.parent / "w.bin").write_bytes(bytes(15))
     return _lint(model)
 
@@ -98,21 +98,21 @@ def lint_unknown_target(p: Place) -> list[str]:
 
 
 def lint_weights_by_a_linked_folder(p: Place) -> list[str]:
-    model = _outside(p, "sub/weights.bin")
+    model = outside(p, "sub/weights.bin")
     (model.parent / "sub").symlink_to(p.here)
     return _lint(model)
 
 
 def lint_weights_climb_behind_a_folder(p: Place) -> list[str]:
-    return _lint(_outside(p, "junk/../../weights.bin"))
+    return _lint(outside(p, "junk/../../weights.bin"))
 
 
 def lint_weights_in_memory(p: Place) -> list[str]:
-    return _lint(_outside(p, "*/_ORT_MEM_ADDR_/*"))
+    return _lint(outside(p, "*/_ORT_MEM_ADDR_/*"))
 
 
 def lint_weights_are_a_pipe(p: Place) -> list[str]:
-    model = _outside(p, "w.bin")
+    model = outside(p, "w.bin")
     os.mkfifo(model.parent / "w.bin")
     return _lint(model)
 
@@ -124,7 +124,7 @@ def lint_pipe(p: Place) -> list[str]:
 
 def lint_claims_more_than_it_holds(p: Place) -> list[str]:
     weight = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[10**6, 10**6])
-    return _lint(_written(p, [helper.make_node("Add", ["x", "w"], ["y"])], [weight]))
+    return _lint(written(p, [helper.make_node("Add", ["x", "w"], ["y"])], [weight]))
 
 
 def lint_nested_without_end(p: Place) -> list[str]:
@@ -156,11 +156,11 @@ def teacher_of_a_circle(p: Place) -> list[str]:
 def _teach(p: Place, *nodes: onnx.NodeProto, shape: list[int] | None = NCHW) -> list[str]:
     card = p.here / "card.yaml"
     card.write_text("classes: [red, green, blue]\npreprocess: {size: [16, 16], resize: 16}\n")
-    model = _written(p, list(nodes), [], shape)
+    model = written(p, list(nodes), [], shape)
     return distill(p, "--teacher-card", str(card), teacher=model)
 
 
-def _written(
+def written(
     p: Place,
     nodes: list[onnx.NodeProto],
     weights: list[onnx.TensorProto],

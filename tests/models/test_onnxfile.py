@@ -89,7 +89,7 @@ def test_a_file_that_ends_its_parser_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx.save(_model(numpy_helper.from_array(np.zeros(4, np.float32), "w")), tmp_path / "net.onnx")
-    examine(tmp_path / "net.onnx", check=True)
+    examine(tmp_path / "net.onnx", check="valid")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ModelError, match=r"net\.onnx: cannot be parsed within 10 s") as caught:
         examine(tmp_path / "net.onnx")
@@ -104,3 +104,31 @@ def test_nothing_beside_the_file_is_imported(
     monkeypatch.chdir(tmp_path)
     examine(Path("net.onnx"))
     assert not (tmp_path / "executed").exists()
+
+
+def test_what_a_runtime_alone_knows_or_the_file_defines_may_be_run(tmp_path: Path) -> None:
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    opsets = [helper.make_opsetid(domain, 1) for domain in ("com.microsoft", "own")]
+    opsets.append(helper.make_opsetid("", 17))
+    doubled = helper.make_node("Add", ["a", "a"], ["b"])
+    nodes = [
+        helper.make_node("FusedGelu", ["x"], ["p"], domain="com.microsoft"),
+        helper.make_node("SimplifiedLayerNormalization", ["p", "w"], ["q"]),
+        helper.make_node("Double", ["q"], ["r"], domain="own"),
+        helper.make_node("If", ["c"], ["y"]),
+    ]
+    weights = [numpy_helper.from_array(np.ones(4, np.float32), "w")]
+    graph = helper.make_graph(nodes, "graph", sides[:1], sides[1:], weights)
+    body = helper.make_function("own", "Double", ["a"], ["b"], [doubled], opsets)
+    model = helper.make_model(graph, functions=[body], opset_imports=opsets)
+    # Since IR 4 a weight need be no input; before it stood there too, and its shape was its own.
+    model.graph.input.add(name="w").type.tensor_type.elem_type = TensorProto.FLOAT
+    onnx.save(model, tmp_path / "net.onnx")
+    assert examine(tmp_path / "net.onnx", check="runnable") == []
+
+
+def test_the_files_beside_it_are_told(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "w.bin").write_bytes(bytes(16))
+    onnx.save(_model(_tensor("sub/w.bin")), tmp_path / "net.onnx")
+    assert examine(tmp_path / "net.onnx") == [tmp_path / "sub" / "w.bin"]
