@@ -18,10 +18,17 @@ from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, nearest
 from edgexfer.core.files import PathLike
 from edgexfer.core.profile import Fact, HardwareProfile, Stack
-from edgexfer.yamlio import dump_yaml, json_schema, key_lines, line_of, read_yaml, validate
-
-# Where in the file, what is wrong, and the mend.
-_Fault = tuple[tuple[Any, ...], str, str]
+from edgexfer.yamlio import (
+    Fault,
+    dump_yaml,
+    examine,
+    json_schema,
+    key_lines,
+    line_of,
+    mends,
+    read_yaml,
+    validate,
+)
 
 _HERE = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -123,12 +130,39 @@ def check_profile(path: PathLike) -> HardwareProfile:
     place = Path(path)
     value = read_yaml(place, ProfileError)
     lines = key_lines(place)
-    profile = validate(HardwareProfile, value, place, ProfileError, lines)
-    faults = contradictions(profile, place.stem)
-    if faults:
-        what = "; ".join(f"{fault}{line_of(loc, lines)}" for loc, fault, _ in faults)
-        raise ProfileError(f"{place}: {what}", "; ".join(fix for _, _, fix in faults[:3]))
+    profile, faults = examine(HardwareProfile, value, place, ProfileError, lines)
+    wrong = {_part(loc) for loc, _, _ in faults}
+    rest = profile or _without(value, wrong, place)
+    for loc, fault, fix in contradictions(rest, place.stem) if rest else ():
+        if _part(loc) not in wrong:
+            faults.append((loc, f"{fault}{line_of(loc, lines)}", fix))
+    if faults or profile is None:
+        what = "; ".join(fault for _, fault, _ in faults)
+        raise ProfileError(f"{place}: {what}", mends(faults))
     return profile
+
+
+def _part(loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the part of a profile that a fault spoils: one fact, or one key of the file."""
+    return loc[:2] if loc[0] == "facts" else loc[:1]
+
+
+def _without(
+    value: Mapping[str, Any], wrong: set[tuple[Any, ...]], place: Path
+) -> HardwareProfile | None:
+    """Return what a file says besides its wrong parts, so that its sense is checked all the same.
+
+    What is wrong is empty here, and what is said of it is none of the user's faults; ``None`` where
+    the rest is no profile.
+    """
+    empty = {key: "" for key in ("title", "backend", "device", "machine")}
+    kept = {key: item for key, item in value.items() if (key,) not in wrong}
+    if isinstance(facts := kept.get("facts"), dict):
+        kept["facts"] = {key: item for key, item in facts.items() if ("facts", key) not in wrong}
+    if ("precisions",) in wrong:
+        kept["precisions"] = []
+    whole = {"name": place.stem, "seen_on_hardware": False, **empty, **kept}
+    return examine(HardwareProfile, whole, place, ProfileError)[0]
 
 
 def probe(
@@ -213,7 +247,7 @@ def profile_schema() -> str:
     return json_schema(HardwareProfile)
 
 
-def contradictions(profile: HardwareProfile, stem: str) -> list[_Fault]:
+def contradictions(profile: HardwareProfile, stem: str) -> list[Fault]:
     """Return what the types cannot tell."""
     topics = (_misnamed, _impossible, _unheard, _untrue_rows, _unmeasured, _repeated)
     faults = [fault for topic in topics for fault in topic(profile)]
@@ -223,7 +257,7 @@ def contradictions(profile: HardwareProfile, stem: str) -> list[_Fault]:
     return faults
 
 
-def _misnamed(profile: HardwareProfile) -> Iterator[_Fault]:
+def _misnamed(profile: HardwareProfile) -> Iterator[Fault]:
     names: list[tuple[tuple[Any, ...], str]] = [(("name",), profile.name)]
     names += [(("aliases", i), alias) for i, alias in enumerate(profile.aliases)]
     for loc, name in names:
@@ -232,7 +266,7 @@ def _misnamed(profile: HardwareProfile) -> Iterator[_Fault]:
             yield loc, f"{loc[0]}: {name!r} is no name", fix
 
 
-def _impossible(profile: HardwareProfile) -> Iterator[_Fault]:
+def _impossible(profile: HardwareProfile) -> Iterator[Fault]:
     """Yield what the backend or the chip does not have."""
     if profile.backend not in BACKENDS:
         fault = f"backend is {profile.backend!r}"
@@ -255,7 +289,7 @@ def _impossible(profile: HardwareProfile) -> Iterator[_Fault]:
         yield ("precisions",), "precisions has no fp32", fix
 
 
-def _unheard(profile: HardwareProfile) -> Iterator[_Fault]:
+def _unheard(profile: HardwareProfile) -> Iterator[Fault]:
     """Yield what the profile asks of its quantizer and the quantizer cannot do."""
     asked, scheme = profile.quantization, _SCHEMES.get(profile.backend)
     if "int8" not in profile.precisions or scheme is None:
@@ -273,7 +307,7 @@ def _unheard(profile: HardwareProfile) -> Iterator[_Fault]:
         yield ("quantization", key), f"quantization.{key} is {value!r}", fix
 
 
-def _untrue_rows(profile: HardwareProfile) -> Iterator[_Fault]:
+def _untrue_rows(profile: HardwareProfile) -> Iterator[Fault]:
     """Yield what no release of the runtime can be."""
     defaults = [row.name for row in profile.stack if row.default]
     if len(defaults) > 1:
@@ -299,6 +333,8 @@ def _untrue_rows(profile: HardwareProfile) -> Iterator[_Fault]:
 
 def _typing_fix(backend: str, row: Stack) -> str | None:
     """Say what is wrong with a row's typing, ``None`` where it can be."""
+    if backend not in BACKENDS:
+        return None
     if backend != "tensorrt":
         return None if row.typing == "strong" else "leave it out, it is a choice of TensorRT alone"
     major = row.runtime_version.partition(".")[0]
@@ -309,7 +345,7 @@ def _typing_fix(backend: str, row: Stack) -> str | None:
     return None
 
 
-def _unmeasured(profile: HardwareProfile) -> Iterator[_Fault]:
+def _unmeasured(profile: HardwareProfile) -> Iterator[Fault]:
     """Yield facts without source, unit or sense."""
     peaks: dict[str, str] = {}
     for key, fact in profile.facts.items():
@@ -330,7 +366,7 @@ def _unmeasured(profile: HardwareProfile) -> Iterator[_Fault]:
             yield loc, f"facts.{key} is another peak than {peaks[peak[0]]}", "keep one of the two"
 
 
-def _repeated(profile: HardwareProfile) -> Iterator[_Fault]:
+def _repeated(profile: HardwareProfile) -> Iterator[Fault]:
     groups: tuple[tuple[str, Sequence[str]], ...] = (
         ("aliases", (profile.name, *profile.aliases)),
         ("precisions", profile.precisions),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from edgexfer.core.errors import InputError, first_line, nearest
 
 T = TypeVar("T")
 Lines = Mapping[tuple[Any, ...], int]
+# Where in the file, what is wrong with its line, and the mend; empty where there is none.
+Fault = tuple[tuple[Any, ...], str, str]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
@@ -179,17 +182,40 @@ def validate(
     Raises:
         InputError: of the class given.
     """
+    found, faults = examine(cls, value, path, error, lines)
+    if found is not None:
+        return found
+    what = f"{path}: " + "; ".join(what for _, what, _ in faults[:5])
+    if len(faults) > 5:
+        what += f"; and {len(faults) - 5} more"
+    raise error(what, mends(faults[:5]))
+
+
+def examine(
+    cls: type[T],
+    value: Any,
+    path: Path,
+    error: type[InputError],
+    lines: Lines | None = None,
+) -> tuple[T | None, list[Fault]]:
+    """Turn plain values into a dataclass as ``validate`` does, or return all that is wrong.
+
+    Raises:
+        InputError: of the class given: a number is not finite.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(cls).validate_json(_dumps(value, path, error), strict=True)
+        return TypeAdapter(cls).validate_json(_dumps(value, path, error), strict=True), []
     except ValidationError as fault:
-        faults = [_describe(cls, item, lines or {}) for item in fault.errors()]
-        what = f"{path}: " + "; ".join(f[0] for f in faults[:5])
-        if len(faults) > 5:
-            what += f"; and {len(faults) - 5} more"
-        hints = [f[1] for f in faults if f[1]]
-        raise error(what, "; ".join(hints[:3]) or "give a value of that type") from fault
+        return None, [_describe(cls, item, lines or {}) for item in fault.errors()]
+
+
+def mends(faults: Sequence[Fault]) -> str:
+    """Return the mends of some faults as one line, each once."""
+    return "; ".join(dict.fromkeys(fix for _, _, fix in faults if fix)) or (
+        "give a value of that type"
+    )
 
 
 def json_schema(cls: type) -> str:
@@ -220,18 +246,19 @@ def _dumps(value: Any, path: Path, error: type[InputError]) -> str:
     return json.dumps(plain(value))
 
 
-def _describe(cls: type, item: Any, lines: Lines) -> tuple[str, str]:
-    key = ".".join(str(part) for part in item["loc"])
-    line = line_of(item["loc"], lines)
+def _describe(cls: type, item: Any, lines: Lines) -> Fault:
+    loc = tuple(item["loc"])
+    key = ".".join(str(part) for part in loc)
+    line = line_of(loc, lines)
     kind = item["type"]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key {key}{line}", nearest(
-            str(item["loc"][-1]), _keys(cls, item["loc"][:-1])
-        )
+        return loc, f"unknown key {key}{line}", nearest(str(loc[-1]), _keys(cls, loc[:-1]))
     if kind in ("missing", "missing_argument"):
-        return f"key {key}{line} is missing", f"add {key}"
+        return loc, f"key {key}{line} is missing", f"add {key}"
     message = str(item["msg"]).removeprefix("Input should be ")
-    return f"{key}{line} is {item['input']!r}, expected {message}", ""
+    words = re.findall("'([^']*)'", message) if kind == "literal_error" else []
+    fix = f"{key}: {nearest(str(item['input']), words)}" if words else ""
+    return loc, f"{key}{line} is {item['input']!r}, expected {message}", fix
 
 
 def _keys(cls: Any, loc: tuple[Any, ...]) -> list[str]:

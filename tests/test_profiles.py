@@ -221,6 +221,40 @@ def test_wrong_types_are_all_reported_with_key_and_line(tmp_path: Path) -> None:
     assert "did you mean 'precisions'" in caught.value.fix
 
 
+def test_wrong_shape_and_wrong_sense_are_reported_at_once(tmp_path: Path) -> None:
+    text = (
+        "name: board\nbackend: tensorrtt\nseen_on_hardware: false\n"
+        "facts:\n  clock: {value: 1.8, kind: recalled, source: me}\n"
+        "  cores: {value: 4, kind: guessed, source: ' '}\n"
+        "stack:\n"
+        "  - {name: a, runtime_version: 8.x, python: '3.8', glibc: '2.31', onnx_opset_max: 17,"
+        " typing: weak}\n"
+    )
+    with pytest.raises(ProfileError) as caught:
+        check_profile(write(tmp_path, text))
+    what = caught.value.what
+    for key in ("title", "device", "machine"):
+        assert f"key {key} is missing" in what
+        assert f"add {key}" in caught.value.fix
+    assert "backend is 'tensorrtt' (line 2)" in what
+    assert "did you mean 'tensorrt'?" in caught.value.fix
+    assert "facts.clock has no unit (line 5)" in what
+    assert "facts.cores.kind (line 6) is 'guessed'" in what
+    assert "facts.cores.source" not in what  # that fact is mended first
+    assert "stack.0.runtime_version is '8.x' (line 8)" in what
+    assert "typing" not in what  # which is right is not known before the backend is
+
+
+def test_a_word_that_is_none_of_the_choices_gets_the_nearest(tmp_path: Path) -> None:
+    text = GOOD.replace("backend: onnxruntime", "backend: openvno") + "precisions: [fp8, fp32]\n"
+    with pytest.raises(ProfileError) as caught:
+        check_profile(write(tmp_path, text))
+    assert "precisions.0 (line 7) is 'fp8'" in caught.value.what
+    assert "backend is 'openvno'" in caught.value.what
+    assert "precisions.0: known: bf16, fp16, fp32, int8" in caught.value.fix
+    assert "did you mean 'openvino'?" in caught.value.fix
+
+
 CONTRADICTIONS = {
     "name: board": ("name: bord", "name is 'bord' (line 1)", "name it 'board'"),
     "backend: onnxruntime": (

@@ -110,6 +110,7 @@ def test_a_head_can_still_be_trained_by_steps(
         ("resnet8", {"head": "trained", "c": 1.0}, RecipeError, "c is set", "leave out c"),
         ("resnet8", {"c": 0}, RecipeError, "strategy probe: c is 0", ""),
         ("resnet8", {"head": "net"}, RecipeError, "'logistic', 'svm', 'mlp' or 'trained'", ""),
+        ("resnet8", {"head": "mpl"}, RecipeError, "head is 'mpl'", "head: did you mean 'mlp'?"),
         ("resnet8", {"hidden": 8}, RecipeError, "hidden is set, but head log", "head=mlp"),
         ("resnet8", {"head": "mlp", "hidden": 0}, RecipeError, "strategy probe: hidden is 0", ""),
         ("resnetv2_18", {}, ModelError, "is no linear layer", "head=trained"),
