@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 import edgexfer
 from edgexfer import DataSection, ModelSection, TeacherSection, TrainSection
@@ -66,9 +67,22 @@ def main() -> None:
         "| new, among all |"
     )
     print("|---|---|---|---|---|---|")
-    for name, values in rows.items():
-        cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in np.array(values).T]
+    for name, each in rows.items():
+        cells = [f"{v.mean():.1f} ± {v.std(ddof=1):.1f}" for v in np.array(each).T]
         print(f"| {name} | " + " | ".join(cells) + " |")
+    print("\n| strategy | kept of what plain loses, % | new, among new, against plain |")
+    print("|---|---|---|")
+    values = {name: np.array(each).T for name, each in rows.items()}
+    lost = {name: before - among_old for name, (before, among_old, *_) in values.items()}
+    for name in list(rows)[1:]:
+        kept = 100 * (1 - lost[name] / lost["plain"])
+        print(f"| {name} | {in_words(kept)} | {in_words(values[name][3] - values['plain'][3])} |")
+
+
+def in_words(values: np.ndarray) -> str:
+    """Return the mean over seeds with its 95 % interval (Student's) for other seeds."""
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return f"{values.mean():.1f} ({values.mean() - half:.1f} to {values.mean() + half:.1f})"
 
 
 def among_new(run: Path, data: DataSection) -> float:
