@@ -81,7 +81,7 @@ def test_the_same_place_can_be_written_again_and_a_file_of_the_user_s_is_kept(
         (tmp_path / name).write_text("# Mine\n")
         with pytest.raises(InputError, match=f"{name}: is not from edgexfer") as caught:
             build([record], out)
-        assert caught.value.fix == "choose another -o"
+        assert caught.value.fix == "name another file"
         assert (tmp_path / name).read_text() == "# Mine\n"
         (tmp_path / name).unlink()
 
