@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgexfer.core.codec import encode
+from edgexfer.report.former import forgetting
 
 if TYPE_CHECKING:
     from edgexfer.core.bundle import Manifest, Rung
@@ -39,6 +40,8 @@ def show_run(
     for task in test.get("tasks", ()):
         told = "no labels" if task["top1_pct"] is None else f"{_accuracy(task)}, n={task['n']}"
         click.echo(f"  task {task['name']}: {told}")
+    if (kept := forgetting(info.result)) is not None:
+        click.echo(f"  {kept}")
     if sweep is not None:
         from edgexfer.report.sweep import sweep_answer, sweep_table
 

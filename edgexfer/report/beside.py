@@ -14,7 +14,7 @@ from edgexfer.report import words
 from edgexfer.report.accuracy import Hop
 from edgexfer.report.collect import Found
 from edgexfer.report.rows import Row
-from edgexfer.report.view import Matrix, Section
+from edgexfer.report.view import Matrix, RunLine, Section
 
 MARK = "<!-- made by edgexfer report -->"
 _LONGEST = 2000
@@ -128,6 +128,7 @@ def to_markdown(page: Mapping[str, Any]) -> str:
     hops = [h for images in page["image_sets"] for h in images.hops] + page["run_hops"]
     if hops:
         lines += ["## What each hop changed", "", *_table([_hop(hop) for hop in hops])]
+    lines += _forgotten(page["runs"])
     if page["absent"]:
         lines += ["## What was not measured", ""]
         lines += _table(
@@ -140,6 +141,11 @@ def plain(text: object) -> str:
     """Return text in which Markdown sees no markup."""
     shown = words.clean(text, _LONGEST)
     return re.sub(r"([\\`*_\[\]<>|#!~&$@])", r"\\\1", shown)
+
+
+def _forgotten(runs: Sequence[RunLine]) -> list[str]:
+    said = [f"- {plain(f'{line.run.role}, {line.former}')}." for line in runs if line.former]
+    return ["## What was forgotten", "", *said, ""] if said else []
 
 
 def _record(row: Row) -> dict[str, str]:

@@ -16,6 +16,7 @@ from edgexfer.report.again import mend
 from edgexfer.report.bars import Bars, all_bars
 from edgexfer.report.collect import Found, FoundRun
 from edgexfer.report.draw import slot_of
+from edgexfer.report.former import forgetting
 from edgexfer.report.rows import Group, Row, group_rows
 from edgexfer.report.series import Course, courses, draw_course
 from edgexfer.report.sweep import Line, sweep_basis, sweep_lines
@@ -107,6 +108,7 @@ class RunLine:
     top1_pct: float | None
     n: int | None
     epochs: int
+    former: str | None
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def run_lines(found: Found) -> list[RunLine]:
         test = test if isinstance(test, dict) else {}
         epochs = max((int(e["epoch"]) for e in run.events if _number(e.get("epoch"))), default=0)
         key, slot = str(number + 1), slot_of(number)
-        lines.append(RunLine(key, slot, run, test.get("top1_pct"), test.get("n"), epochs))
+        top1, n, former = test.get("top1_pct"), test.get("n"), forgetting(run.info.result)
+        lines.append(RunLine(key, slot, run, top1, n, epochs, former))
     return lines
 
 

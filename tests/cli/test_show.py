@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from edgexfer.cli.show import show_distillation
+from edgexfer.cli.show import show_distillation, show_run
+from edgexfer.core.codec import encode
 from edgexfer.core.files import make_dir, write_json
 from edgexfer.core.rundir import SCHEMA, RunInfo
-from edgexfer.core.stats import SeededGain
+from edgexfer.core.stats import PairedDrop, SeededGain
 from edgexfer.core.sweep import SCHEMA as SWEEP
 from edgexfer.core.sweep import Arm, Sweep
 from edgexfer.distill.sweep import Outcome
@@ -91,3 +92,32 @@ def test_a_student_that_was_quantized_is_exported_for_its_own_target(
     found = replace(found, student=replace(RUN, config={"qat_for": "rpi5-onnxruntime"}))
     show_distillation(tmp_path / "student", found, as_json=False)
     assert "--target rpi5-onnxruntime --out bundle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "drop", "said"),
+    [
+        (
+            75.0,
+            62.5,
+            PairedDrop(12.5, -3.04, 27.1, 6, 1, 40),
+            "75.0 % → 62.5 % of 40 test images, lost 12.5 points "
+            "(95 % interval −3.0 to 27.1); 70.0 % where only its own classes",
+        ),
+        (
+            75.0,
+            80.0,
+            PairedDrop(-5.0, -12.0, 2.0, 1, 3, 40),
+            "75.0 % → 80.0 % of 40 test images, gained 5.0 points (95 % interval −2.0 to 12.0)",
+        ),
+    ],
+)
+def test_what_was_forgotten_is_said(
+    capsys: pytest.CaptureFixture[str], before: float, after: float, drop: PairedDrop, said: str
+) -> None:
+    task = {"before_pct": before, "after_pct": after, "among_old_pct": 70.0, "drop": encode(drop)}
+    info = replace(RUN, result={**RUN.result, "old_task": task})
+    show_run(Path("run"), info, as_json=False, following="nothing")
+    assert f"  former task: {said}" in capsys.readouterr().out
+    show_run(Path("run"), RUN, as_json=False, following="nothing")
+    assert "former task" not in capsys.readouterr().out

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgexfer.core.errors import InputError
+from edgexfer.core.files import read_json, write_json
 from edgexfer.core.record import read_record, write_record
 from edgexfer.report.beside import MARK, plain
 from edgexfer.report.page import build
+from tests.report.html import Page
 from tests.report.synthetic import STUDENT, failed
 
 
@@ -60,6 +62,24 @@ def test_the_markdown_holds_verdict_tables_and_hops(trip: Path, tmp_path: Path) 
     assert "## What was not measured" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_what_was_forgotten_stands_on_the_page_and_beside_it(trip: Path, tmp_path: Path) -> None:
+    drop = {"drop_pt": 12.5, "low_pt": 4.0, "high_pt": 21.0, "lost": 6, "gained": 1, "n": 40}
+    task = {"before_pct": 75.0, "after_pct": 62.5, "among_old_pct": 70.0, "drop": drop}
+    for run, told in (("student", task), ("control", {**task, "drop": {"drop_pt": "all"}})):
+        saved = read_json(trip / run / "run.json")
+        saved["result"]["old_task"] = told
+        write_json(trip / run / "run.json", saved)
+    page = build([trip], tmp_path / "r.html")
+    line = (
+        "student, former task: 75.0 % → 62.5 % of 40 test images, lost 12.5 points "
+        "(95 % interval 4.0 to 21.0); 70.0 % where only its own classes are asked for."
+    )
+    text = Page(page.read_text(encoding="utf-8")).words
+    assert line in text.replace("\u00a0", " ")
+    assert text.count("former task:") == 1
+    assert f"- {line}" in page.with_suffix(".md").read_text(encoding="utf-8")
 
 
 @given(st.text())
