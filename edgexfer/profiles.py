@@ -1,7 +1,7 @@
-"""Hardware profiles: finding them by name, checking them, and making one of this machine.
+"""Hardware profiles: finding them by name, and checking them.
 
-A profile is one YAML file; its types live in ``core/profile.py``. Nothing here imports a runtime or
-touches a device: the facts of a machine are handed in by whoever read them.
+A profile is one YAML file; its types live in ``core/profile.py``, and one of a machine is made in
+``remote/profile.py``. Nothing here imports a runtime or touches a device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgexfer.core.backend import BACKENDS
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import ProfileError, nearest
 from edgexfer.core.files import PathLike
-from edgexfer.core.profile import Fact, HardwareProfile, Stack
+from edgexfer.core.profile import HardwareProfile, Stack
 from edgexfer.yamlio import (
     Fault,
     dump_yaml,
@@ -27,21 +27,12 @@ from edgexfer.yamlio import (
     line_of,
     mends,
     read_yaml,
-    validate,
 )
 
 _HERE = Path(__file__).parent
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-# Facts of a machine that hold tomorrow too.
-_LASTING = (
-    *("board", "soc", "cpu", "cpu_flags", "cores", "memory_bytes", "cache_mib", "max_mhz", "gpus"),
-    *("os", "l4t", "jetpack", "glibc", "page_bytes"),
-)
-# CPU flags of instructions that multiply and add uint8 by int8 without saturating.
-_DOT_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
-_PROBED = "read on this machine by `edgexfer profiles probe`"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 # Which quantization scheme each runtime can run; a runtime that is not named runs no INT8 artefact.
-_SCHEMES = {"onnxruntime": "qdq", "tensorrt": "qdq", "openvino": "nncf"}
+SCHEMES = {"onnxruntime": "qdq", "tensorrt": "qdq", "openvino": "nncf"}
 _PRECISIONS = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "fp16", "bf16", "int8"),
@@ -109,7 +100,7 @@ def find_profile(name_or_path: PathLike) -> HardwareProfile:
     if Path(text).suffix in (".yaml", ".yml") or "/" in text:
         return check_profile(text)
     place = profiles_dir() / f"{text}.yaml"
-    if _NAME.fullmatch(text) and place.is_file():
+    if NAME.fullmatch(text) and place.is_file():
         return check_profile(place)
     known = list_profiles()
     for profile in known:
@@ -165,67 +156,6 @@ def _without(
     return examine(HardwareProfile, whole, place, ProfileError)[0]
 
 
-def probe(
-    facts: Mapping[str, Any],
-    backend: str = "onnxruntime",
-    name: str | None = None,
-    measured: Mapping[str, Fact] | None = None,
-) -> HardwareProfile:
-    """Make a profile of the machine that ``facts`` were read from.
-
-    Args:
-        facts: what ``bench.device.facts`` gave; what is absent (``None``) is left out, and so is
-            what says how the machine was at that moment.
-        backend: the runtime that the profile is for.
-        name: of the profile; ``None`` makes one of the board or processor and the backend.
-        measured: what the runtime reached there. A precision with a peak is one that the chip has;
-            the faster is preferred.
-
-    Raises:
-        ProfileError: the backend is unknown, or the name holds other characters than a-z, 0-9, -.
-    """
-    if backend not in BACKENDS:
-        raise ProfileError(f"backend {backend!r} is unknown", nearest(backend, BACKENDS))
-    if name is not None and not _NAME.fullmatch(name):
-        raise ProfileError(f"{name!r} is no name of a profile", "use a-z, 0-9 and -")
-    machine = str(facts.get("machine") or "unknown")
-    title = str(facts.get("board") or facts.get("cpu") or machine)
-    lasting = {key: facts[key] for key in _LASTING if facts.get(key) is not None}
-    scheme = _SCHEMES.get(backend)
-    peaks = {
-        peak[0]: fact.value * peak[1]
-        for key, fact in (measured or {}).items()
-        if (peak := read_peak(key)) is not None
-    }
-    found = sorted(peaks, key=lambda precision: -peaks[precision])
-    value: dict[str, Any] = {
-        "name": name or f"{_slug(title)}-{backend}",
-        "title": f"{title}, {backend}",
-        "backend": backend,
-        "device": "GPU" if backend == "tensorrt" else "CPU",
-        "compile_on": "device" if backend == "tensorrt" else "host",
-        "machine": machine,
-        "seen_on_hardware": False,  # its facts were read, but no benchmark has run
-        "precisions": found or (["int8", "fp32"] if scheme else ["fp32"]),
-        "facts": {
-            **{k: encode(Fact(v, "measured", _PROBED)) for k, v in lasting.items()},
-            **encode(dict(measured or {})),
-        },
-    }
-    if scheme:
-        value["quantization"] = {"scheme": scheme, **_int8_for(machine, backend, facts)}
-    return validate(HardwareProfile, value, Path("probe"), ProfileError)
-
-
-def _int8_for(machine: str, backend: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose INT8 types: uint8 by int8 is what x86 multiplies, int8 by int8 what all others do."""
-    if backend != "onnxruntime" or machine != "x86_64":
-        return {"activations": "int8"}
-    flags = facts.get("cpu_flags")
-    saturates = flags is not None and not _DOT_PRODUCTS & set(flags)
-    return {"activations": "uint8", "reduce_range": saturates}
-
-
 def read_peak(key: str) -> tuple[str, float] | None:
     """Return the precision and the unit, in operations per second, of a fact that is a peak.
 
@@ -261,7 +191,7 @@ def _misnamed(profile: HardwareProfile) -> Iterator[Fault]:
     names: list[tuple[tuple[Any, ...], str]] = [(("name",), profile.name)]
     names += [(("aliases", i), alias) for i, alias in enumerate(profile.aliases)]
     for loc, name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             fix = "use a-z, 0-9 and -, such as jetson-orin-nano"
             yield loc, f"{loc[0]}: {name!r} is no name", fix
 
@@ -291,7 +221,7 @@ def _impossible(profile: HardwareProfile) -> Iterator[Fault]:
 
 def _unheard(profile: HardwareProfile) -> Iterator[Fault]:
     """Yield what the profile asks of its quantizer and the quantizer cannot do."""
-    asked, scheme = profile.quantization, _SCHEMES.get(profile.backend)
+    asked, scheme = profile.quantization, SCHEMES.get(profile.backend)
     if "int8" not in profile.precisions or scheme is None:
         return
     wrong: list[tuple[str, Any, str]] = []
@@ -377,9 +307,3 @@ def _repeated(profile: HardwareProfile) -> Iterator[Fault]:
         for item, times in Counter(values).items():
             if times > 1:
                 yield (key,), f"{key} holds {item!r} twice", f"name {item!r} once"
-
-
-def _slug(text: str) -> str:
-    """Turn a chip's name into a profile's: lower case, words joined by ``-``, no trade marks."""
-    words = re.findall(r"[a-z0-9]+", re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", text.lower()))
-    return "-".join(words) or "machine"

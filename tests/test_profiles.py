@@ -20,7 +20,6 @@ from edgexfer.profiles import (
     contradictions,
     find_profile,
     list_profiles,
-    probe,
     profile_schema,
     profiles_dir,
     read_peak,
@@ -434,75 +433,6 @@ def test_yaml_round_trip(
     profile = replace(find_profile("x86-torch"), title=title, facts=facts)
     place = write(tmp_path_factory.getbasetemp(), to_yaml(profile), profile.name)
     assert check_profile(place) == profile
-
-
-FACTS = {
-    "machine": "x86_64",
-    "cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz",
-    "cpu_flags": ["avx2"],
-    "cores": 2,
-    "governor": None,
-    "load1": 3.5,
-    "absent": {"governor": "no cpufreq"},
-}
-
-
-def test_probe_keeps_what_lasts_and_marks_it_measured(tmp_path: Path) -> None:
-    profile = probe(FACTS)
-    assert profile.name == "intel-xeon-onnxruntime"
-    assert {f.kind for f in profile.facts.values()} == {"measured"}
-    assert set(profile.facts) == {"cpu", "cpu_flags", "cores"}
-    place = write(tmp_path, to_yaml(profile), profile.name)
-    assert check_profile(place) == profile
-
-
-def test_probe_prefers_what_was_measured_to_be_fastest(tmp_path: Path) -> None:
-    measured = {
-        "fp32_peak_gflop_s": Fact(150.0, "measured", "a run"),
-        "bf16_peak_gflop_s": Fact(1000.0, "measured", "a run"),
-        "int8_peak_gop_s": Fact(700.0, "measured", "a run"),
-        "memory_bandwidth_gb_s": Fact(9.0, "measured", "a copy"),
-    }
-    profile = probe(FACTS, "openvino", "here", measured)
-    assert profile.precisions == ("bf16", "int8", "fp32")
-    assert {key: profile.facts[key] for key in measured} == measured
-    place = write(tmp_path, to_yaml(profile), "here")
-    assert check_profile(place) == profile
-
-
-@pytest.mark.parametrize(
-    ("changes", "backend", "activations", "reduced"),
-    [
-        ({}, "tensorrt", "int8", False),
-        ({}, "onnxruntime", "uint8", True),
-        ({"cpu_flags": ["avx512_vnni"]}, "onnxruntime", "uint8", False),
-        ({"cpu_flags": None}, "onnxruntime", "uint8", False),
-        ({"machine": "aarch64"}, "onnxruntime", "int8", False),
-        ({}, "openvino", "int8", False),
-    ],
-)
-def test_probe_chooses_the_types_that_the_processor_multiplies(
-    changes: dict[str, object], backend: str, activations: str, reduced: bool
-) -> None:
-    found = probe({**FACTS, **changes}, backend).quantization
-    assert (found.activations, found.reduce_range) == (activations, reduced)
-
-
-def test_probe_reads_this_machine() -> None:
-    from edgexfer.bench.device import facts
-
-    assert isinstance(probe(facts()), HardwareProfile)
-
-
-@pytest.mark.parametrize(
-    ("backend", "name", "what"),
-    [("tensort", None, "'tensort' is unknown"), ("torch", "My Board", "'My Board' is no name")],
-)
-def test_probe_refuses(backend: str, name: str | None, what: str) -> None:
-    with pytest.raises(ProfileError) as caught:
-        probe(FACTS, backend, name)
-    assert what in caught.value.what
-    assert caught.value.fix
 
 
 def test_the_schema_lists_the_words_that_may_be_used() -> None:

@@ -22,8 +22,8 @@ def command() -> None:
       edgexfer profiles list
       edgexfer profiles show jetson
       edgexfer profiles show rpi5 --model student.onnx
-      edgexfer profiles probe --backend onnxruntime > my-machine.yaml
-      edgexfer profiles probe --on ssh:pi5 --name my-pi > my-pi.yaml
+      edgexfer profiles probe --backend onnxruntime -o my-machine.yaml
+      edgexfer profiles probe --on ssh:pi5 -o my-pi.yaml
     """
 
 
@@ -89,25 +89,51 @@ def check(file: Path) -> None:
 
 @command.command("probe")
 @click.option("--backend", default="onnxruntime", show_default=True, help="The runtime to use.")
-@click.option("--name", help="Name of the profile.  [default: the machine's]")
+@click.option("--name", help="Name of the profile.  [default: that of -o, else the machine's]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write it to FILE.yaml.")
+@click.option("--force", is_flag=True, help="Write over an existing file.")
 @machine_options()
-def probe_(backend: str, name: str | None, **given: Any) -> None:
-    """Print a profile of this machine or a board, every fact measured there.
+def probe_(backend: str, name: str | None, out: Path | None, force: bool, **given: Any) -> None:
+    """Print a profile of this machine or a board, or write it, every fact measured there.
 
-    It takes some seconds, in which nothing else should run.
+    It takes some seconds, in which nothing else should run. A profile is called like its file.
     """
     from edgexfer.bench.device import facts
-    from edgexfer.profiles import probe, to_yaml
+    from edgexfer.profiles import to_yaml
     from edgexfer.remote.probe import ONNX_BACKENDS, probe_machine
+    from edgexfer.remote.profile import is_busy, probe
 
+    name = _name_for(out, name, force=force)
     probe(facts(), backend, name)  # refuses a wrong name before anything is measured
     found, peaks = probe_machine(machine_of(given)[1], backend)
     profile = probe(found, backend, name, peaks)
     if backend not in ONNX_BACKENDS:
         click.echo(f"{backend} loads no ONNX file here: peaks are left out", err=True)
-    if (found["load1"] or 0.0) > 0.5:
+    if is_busy(found):
         click.echo(f"load was {found['load1']} before it: peaks may be too low", err=True)
-    click.echo(to_yaml(profile), nl=False)
+    if out is None:
+        click.echo(to_yaml(profile), nl=False)
+        return
+    from edgexfer.core.files import make_dir, write_atomic
+
+    make_dir(out.parent)
+    write_atomic(out, to_yaml(profile))
+    click.echo(f"{out}: is written. Name it with --target {out}")
+
+
+def _name_for(out: Path | None, name: str | None, *, force: bool) -> str | None:
+    """Return the profile's name, that of its file where there is one."""
+    from edgexfer.core.errors import ProfileError
+
+    if out is None:
+        return name
+    if out.suffix not in (".yaml", ".yml"):
+        raise ProfileError(f"{out}: is no name of a profile's file", "end it in .yaml")
+    if name not in (None, out.stem):
+        raise ProfileError(f"--name {name} is not the name of {out}", "leave --name out")
+    if out.exists() and not force:
+        raise ProfileError(f"{out}: is there already", "choose another -o, or add --force")
+    return out.stem
 
 
 def _show_bound(profile: HardwareProfile, model: Path, *, as_json: bool) -> None:

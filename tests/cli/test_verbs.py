@@ -128,15 +128,19 @@ def test_bench_writes_records_and_a_table(
 
 
 def test_profiles_are_listed_shown_probed_and_checked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    good: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = {p["name"] for p in answered(capsys, "profiles", "list")}
     assert {"x86-onnxruntime", "x86-openvino", "rpi5-onnxruntime", "jetson-orin-nano"} <= listed
     assert "provided, not measured" in said(capsys, "profiles", "list")
     assert answered(capsys, "profiles", "show", "jetson")["name"] == "jetson-orin-nano"
-    probed = said(capsys, "profiles", "probe", "--name", "this-machine")
-    (tmp_path / "this-machine.yaml").write_text(probed)
-    assert "good profile" in said(capsys, "profiles", "check", tmp_path / "this-machine.yaml")
+    place = tmp_path / "pp.yaml"
+    probed = said(capsys, "profiles", "probe", "-o", place)
+    assert probed == f"{place}: is written. Name it with --target {place}\n"
+    assert "good profile" in said(capsys, "profiles", "check", place)
+    assert answered(capsys, "profiles", "show", place)["name"] == "pp"
+    file = next((good.bundle / "models").glob("fp32*.onnx"))
+    assert "nothing found for pp" in said(capsys, "lint", file, "--target", place)
 
 
 def test_doctor_finds_the_base_whole(capsys: pytest.CaptureFixture[str]) -> None:

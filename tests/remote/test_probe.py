@@ -16,12 +16,14 @@ from edgexfer.bench.peaks import measure_memory, measure_peaks
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
 from edgexfer.core.profile import HardwareProfile, Precision
+from edgexfer.export.lint import lint_target
 from edgexfer.models.create import create_model
 from edgexfer.models.onnx import INPUT, export_onnx
 from edgexfer.models.roofline import bound
 from edgexfer.models.workload import read_workload
-from edgexfer.profiles import check_profile, probe, to_yaml
+from edgexfer.profiles import check_profile, find_profile, to_yaml
 from edgexfer.remote.probe import probe_machine, write_kernels
+from edgexfer.remote.profile import probe
 from edgexfer.remote.transport import Local
 
 RUNTIMES = [
@@ -57,6 +59,11 @@ def test_a_probed_profile_is_good_and_all_measured(probed: HardwareProfile, tmp_
     assert wanted <= set(probed.facts)
     assert f"{probed.backend}_version" in probed.facts
     assert {"int8", "fp32"} <= set(probed.precisions)
+    (row,) = probed.stack
+    assert row.default and f"{probed.backend} {row.runtime_version}" == row.name
+    assert (
+        row.onnx_opset_max == lint_target(find_profile(f"x86-{probed.backend}")).row.onnx_opset_max
+    )
 
 
 def test_what_is_emulated_is_no_peak(probed: HardwareProfile) -> None:
