@@ -106,10 +106,25 @@ def find_profile(name_or_path: PathLike) -> HardwareProfile:
     for profile in known:
         if text in profile.aliases:
             return profile
+    raise ProfileError(f"profile {text!r} is unknown", _like(text, known))
+
+
+def _like(text: str, known: Sequence[HardwareProfile]) -> str:
+    """Say which profiles an unknown name may mean: by part of a name or title, else by letters."""
+    words = text.lower().replace("_", "-").replace(" ", "-")
+    found = [p.name for p in known if words and words in _searched(p)]
+    if found:
+        more = ", ..." if len(found) > 6 else ""
+        return f"did you mean {', '.join(found[:6])}{more}? (`edgexfer profiles list`)"
     names = [n for profile in known for n in (profile.name, *profile.aliases)]
-    raise ProfileError(
-        f"profile {text!r} is unknown", f"{nearest(text, names)} (`edgexfer profiles list`)"
-    )
+    close = nearest(text, names)
+    if close.startswith("did you mean"):
+        return f"{close} (`edgexfer profiles list`)"
+    return "see `edgexfer profiles list`, or write your own: `edgexfer profiles probe -o FILE`"
+
+
+def _searched(profile: HardwareProfile) -> str:
+    return " ".join((profile.name, *profile.aliases, profile.title.lower().replace(" ", "-")))
 
 
 def check_profile(path: PathLike) -> HardwareProfile:

@@ -89,6 +89,9 @@ def test_names_and_aliases_are_unique_over_all_files() -> None:
         ("torch", "x86-torch"),
         ("rpi4", "rpi4-onnxruntime"),
         ("rpi5", "rpi5-onnxruntime"),
+        ("raspberry-pi-5", "rpi5-onnxruntime"),
+        ("orin-nano", "jetson-orin-nano"),
+        ("jetson-orin-nano-super", "jetson-orin-nano"),
         ("core-ultra", "intel-core-ultra-openvino"),
         ("n100", "intel-n100-openvino"),
     ],
@@ -181,6 +184,28 @@ def test_an_unknown_name_offers_the_nearest(name: str) -> None:
         find_profile(name)
     assert name in caught.value.what
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("lunar-lake-n", "intel-lunar-lake-npu-openvino"),
+        ("Nano Super", "jetson-orin-nano"),
+        ("Orin_NX", "jetson-orin-nx-16gb, jetson-orin-nx-16gb-dla, jetson-orin-nx-8gb"),
+    ],
+)
+def test_a_part_of_a_name_or_title_offers_all_that_have_it(name: str, offered: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        find_profile(name)
+    assert caught.value.fix == f"did you mean {offered}? (`edgexfer profiles list`)"
+
+
+def test_a_name_like_no_other_is_sent_to_the_list() -> None:
+    with pytest.raises(ProfileError) as caught:
+        find_profile("coral-tpu-usb")
+    assert "`edgexfer profiles list`" in caught.value.fix
+    assert "`edgexfer profiles probe -o FILE`" in caught.value.fix
+    assert len(caught.value.fix) < 100
 
 
 def test_the_nearest_name_is_named() -> None:
