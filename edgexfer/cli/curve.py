@@ -59,7 +59,7 @@ def command(
     points = [(p.images, p.top1_pct, p.low_pct, p.high_pct) for p in curve.points]
     best = points[-1]
     gains = (curve.gain_pt, curve.gain_low_pt, curve.gain_high_pt)
-    top, low, high = (best[1] + gain for gain in gains)
+    top, low, high = (min(best[1] + gain, 100.0) for gain in gains)
     draw_curve(points, (2 * best[0], top, low, high), out / "curve.svg")
     if as_json:
         click.echo(json.dumps({**encode(curve), "verdict": curve.verdict}, indent=2))

@@ -3,7 +3,11 @@
 The error is taken for e(n) = a + b·n^(-c) with a, b >= 0, the power law that learning curves of
 many tasks follow (Cortes et al., "Learning Curves: Asymptotic Values and Rate of Convergence",
 NIPS 1993; Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017). Its interval
-is a bootstrap over test images and seeds, each resample fitted anew.
+is a bootstrap over test images and seeds, each resample fitted anew. Where all images are right, or
+none, a bootstrap sees no doubt at all; so four images stand among the others that each size has
+right by the toss of a coin. For one size that is the interval of Agresti and Coull ("Approximate Is
+Better than 'Exact' for Interval Estimation of Binomial Proportions", The American Statistician
+1998), which follows Wilson's.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ Rights = Mapping[int, Sequence[Sequence[bool]]]
 # Exponents of learning curves are between 0.07 and 1 where they were measured (Hestness et al.).
 _EXPONENTS = np.linspace(0.05, 2.0, 40)
 _RESAMPLES = 1000
+_COINS = 4
 
 
 @dataclass(frozen=True)
@@ -145,9 +150,11 @@ def fit_curve(rights: Rights) -> Curve:
     for resample in range(1, 1 + _RESAMPLES):
         # How often each image and each seed is drawn. Seeds of different sizes have nothing in
         # common; the images are the same.
-        images = np.bincount(chance.integers(n, size=n), minlength=n) / n
+        images = np.bincount(chance.integers(n + _COINS, size=n + _COINS), minlength=n + _COINS)
         drawn = chance.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(sizes)) / seeds
-        means[resample] = np.einsum("psn,ps,n->p", right, drawn, images, optimize=True)
+        count = np.einsum("psn,ps,n->p", right, drawn, images[:n], optimize=True)
+        count += chance.binomial(images[n:].sum(), 0.5, size=len(sizes))
+        means[resample] = count / (n + _COINS)
     gains, exponents = _gain(sizes, 1 - means)
     low, high = np.percentile(means[1:], [2.5, 97.5], axis=0)
     points = tuple(

@@ -13,6 +13,7 @@ import pytest
 from edgexfer.cli import run
 from edgexfer.core.errors import RecipeError
 from edgexfer.core.rundir import read_run
+from edgexfer.core.stats import wilson
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
 from edgexfer.transfer.curve import fit_curve, learning_curve
 from tests.pictures import write_folder
@@ -63,6 +64,27 @@ def test_a_flat_curve_promises_nothing() -> None:
     found = fit_curve(drawn(0.2, 0.0, 1.0, 300, seed=1))
     assert found.gain_low_pt == pytest.approx(0, abs=1e-6)
     assert "cannot be told" in found.verdict
+
+
+@pytest.mark.parametrize("n", [8, 200])
+@pytest.mark.parametrize("right", [True, False])
+def test_no_error_and_no_hit_are_no_certainty(right: bool, n: int) -> None:
+    found = fit_curve({size: [[right] * n] * 2 for size in SIZES})
+    least, most = wilson(n if right else 0, n)
+    for point in found.points:
+        assert point.top1_pct == (100 if right else 0)
+        assert point.low_pct == pytest.approx(100 * least, abs=1000 / n / 8)
+        assert point.high_pct == pytest.approx(100 * most, abs=1000 / n / 8)
+    assert found.gain_pt == found.gain_low_pt == 0
+    assert found.gain_high_pt > 10 / n
+    assert "cannot be told" in found.verdict
+
+
+def test_away_from_the_ends_the_interval_is_wilsons() -> None:
+    found = fit_curve({size: [[i % 4 > 0 for i in range(400)]] for size in SIZES})
+    low, high = wilson(300, 400)
+    for point in found.points:
+        assert (point.low_pct, point.high_pct) == pytest.approx((100 * low, 100 * high), abs=0.7)
 
 
 TRAIN = TrainSection(epochs=1, batch_size=8, augment="none", precision="fp32", compile="off")
