@@ -149,9 +149,11 @@ def test_waiting_ends_when_it_is_due(clock: _Clock, monkeypatch: pytest.MonkeyPa
         clock.now += 5_000_000
 
     monkeypatch.setattr(time, "sleep", sleep)
-    wait_until(5_000_000)
-    wait_until(5_000_000)
+    wait_until(5_000_000, alone=True)
+    wait_until(5_000_000, alone=True)
     assert slept == [0.004]
+    wait_until(10_000_000, alone=False)
+    assert slept == [0.004, 0.005]
 
 
 def test_a_stage_is_timed_for_itself(clock: _Clock) -> None:

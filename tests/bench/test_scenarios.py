@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgexfer.bench import scenarios
+from edgexfer.bench import latency, scenarios
 from edgexfer.bench.scenarios import Ask, all_at_once, groups, keeps, run_scenario
 from edgexfer.core.samples import Trial
 
@@ -115,7 +115,8 @@ class _Clock:
         monkeypatch.setattr(scenarios, "now_ns", lambda: self.now)
         monkeypatch.setattr(scenarios, "wait_until", self.wait)
 
-    def wait(self, due_ns: int) -> None:
+    def wait(self, due_ns: int, alone: bool) -> None:
+        assert alone
         self.now = max(self.now, due_ns)
 
     def call(self, feed: int) -> int:
@@ -168,6 +169,23 @@ def test_arrivals_are_poisson(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of an exponential law the standard deviation is the mean.
     spread = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
     assert spread == pytest.approx(mean, rel=0.08)
+
+
+def test_a_lane_that_waits_sleeps_and_leaves_the_processor_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def clock() -> int:
+        looks.append(threading.get_ident())
+        return time.perf_counter_ns()
+
+    monkeypatch.setattr(latency, "_now", clock)
+    ask = replace(ASK, scenario="server", bound_ns=1)
+    # Each of two lanes takes every other query, and waits about all the time for it.
+    trial, _ = scenarios._trial(2000.0, ask, [lambda feed: feed] * 2, FEEDS, 0)
+    # Awake, it would look at the clock all the time.
+    assert len(looks) < 8 * len(trial.arrivals_ns)
 
 
 def test_a_trial_without_a_bound_does_not_keep_it() -> None:
