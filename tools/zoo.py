@@ -194,7 +194,7 @@ def advance(name: str, place: Place, args: argparse.Namespace) -> None:
     if "export" in args.steps:
         export_all(place, args)
     if "bench" in args.steps:
-        measure(place)
+        measure(place, args.processes)
 
 
 def export_all(place: Place, args: argparse.Namespace) -> None:
@@ -215,11 +215,12 @@ def export_all(place: Place, args: argparse.Namespace) -> None:
         export(place.run, replace(section, precision="auto"), place.bundle)
 
 
-def measure(place: Place) -> None:
+def measure(place: Place, processes: int = BENCH.processes) -> None:
     """Measure all precisions of both runtimes side by side, where that is not done yet."""
     if not place.records.is_dir():
         unfinished = place.records.with_name("bench-unfinished")
-        bench_bundles([place.bundle], unfinished, How(TIMED, BENCH, accuracy=False))
+        section = replace(BENCH, processes=processes)
+        bench_bundles([place.bundle], unfinished, How(TIMED, section, accuracy=False))
         unfinished.rename(place.records)
 
 
@@ -382,6 +383,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=8000, help="images of each split")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--evaluation", type=int, default=2000, help="images that judge an export")
+    parser.add_argument(
+        "--processes", type=int, default=BENCH.processes, help="fresh ones that time each file"
+    )
     parser.add_argument("--max-drop", type=float, help="points that INT8 may lose")
     parser.add_argument("--out", type=Path, help="folder for zoo.md and zoo.json")
     args = parser.parse_args()

@@ -92,7 +92,7 @@ def test_a_student_that_is_not_in_the_zoo_is_refused(root: Path) -> None:
 def test_one_student_goes_all_the_way(root: Path, tmp_path: Path) -> None:
     data, out = write_folder(tmp_path / "data", per_class=40), tmp_path / "tables"
     usual = ["--zoo", str(tmp_path / "zoo"), "--students", "resnet18", "--out", str(out)]
-    made = ["--data", str(data), "--evaluation", "20"]
+    made = ["--data", str(data), "--evaluation", "20", "--processes", "2"]
     run(root, "zoo", *usual, *made).check_returncode()
     row = json.loads((out / "zoo.json").read_text())["students"][0]
     found = {(cell["target"], cell["precision"]): cell for cell in row["cells"]}
