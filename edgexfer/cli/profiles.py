@@ -149,7 +149,7 @@ def _show_bound(profile: HardwareProfile, model: Path, *, as_json: bool) -> None
     work = read_workload(model)
     bounds = [bound(work, profile, precision) for precision in profile.precisions]
     if not as_json:
-        lines = [*profile_lines(profile), "", *bound_lines(model, work, bounds)]
+        lines = [*profile_lines(profile), "", *bound_lines(model, work, profile, bounds)]
         click.echo("\n".join(lines))
         return
     document = {

@@ -76,7 +76,9 @@ def profile_lines(profile: HardwareProfile) -> list[str]:
     return lines
 
 
-def bound_lines(model: Path, work: Workload, bounds: Sequence[Bound]) -> list[str]:
+def bound_lines(
+    model: Path, work: Workload, profile: HardwareProfile, bounds: Sequence[Bound]
+) -> list[str]:
     """Return the bounds of a model on a target, and what each figure rests on."""
     rows = [
         {
@@ -100,6 +102,8 @@ def bound_lines(model: Path, work: Workload, bounds: Sequence[Bound]) -> list[st
     lines += [
         f"unknown: {reason}" for reason in dict.fromkeys(f.reason for f in figures if f.reason)
     ]
+    if any(bound.latency_ms.value is None for bound in bounds):
+        lines.append(_to_bound(profile, model))
     lines += [
         f"from {used.fact} {_plain(used.value)}, {used.kind}: {used.source}"
         for used in dict.fromkeys(used for f in figures for used in f.used)
@@ -110,6 +114,19 @@ def bound_lines(model: Path, work: Workload, bounds: Sequence[Bound]) -> list[st
     if work.uncounted:
         lines.append(f"not counted, so that more work is done: {', '.join(work.uncounted)}")
     return lines + [f"assumed: {text}" for text in ASSUMPTIONS]
+
+
+def _to_bound(profile: HardwareProfile, model: Path) -> str:
+    """Say how the figures are had that a profile of no one chip lacks."""
+    if profile.backend in ("onnxruntime", "openvino") and profile.device == "CPU":
+        return (
+            f"to bound it: `edgexfer profiles probe --backend {profile.backend} -o FILE.yaml` "
+            f"there, or with --on, then `edgexfer profiles show FILE.yaml --model {model}`"
+        )
+    return (
+        f"to bound it: `edgexfer profiles show {profile.name} --yaml > FILE.yaml`, and add the "
+        "peaks of your chip to its facts, each with its source"
+    )
 
 
 def _runtime(profile: HardwareProfile) -> str:

@@ -86,6 +86,10 @@ def test_a_bound_says_what_it_rests_on(model: Path, capsys: pytest.CaptureFixtur
 def test_without_facts_there_is_a_reason(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "profiles", "show", "x86", "--model", model)
     assert "unknown: x86-onnxruntime has no fact int8_peak_*" in text
+    assert "`edgexfer profiles probe --backend onnxruntime -o FILE.yaml` there" in text
+    other = said(capsys, "profiles", "show", "nvidia-gpu", "--model", model)
+    assert "add the peaks of your chip to its facts" in other
+    assert "to bound it" not in said(capsys, "profiles", "show", "jetson", "--model", model)
     found = answered(capsys, "profiles", "show", "x86", "--model", model)
     for least in found["lower_bounds"]:
         assert least["latency_ms"]["value"] is None
