@@ -10,6 +10,7 @@ import click
 import pytest
 
 from edgexfer.cli import cli
+from edgexfer.profiles import list_profiles
 from edgexfer.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +63,32 @@ def test_links_to_files_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document}: {target}"
             seen += 1
     assert seen >= 5
+
+
+def test_the_table_of_targets_is_that_of_the_profiles() -> None:
+    text = (ROOT / "README.md").read_text().partition("## Targets")[2]
+    profiles = {p.name: p for p in list_profiles()}
+    seen = []
+    for row in re.findall(r"^\| (`.*)$", text.partition("\n\n`")[0], flags=re.M):
+        first, runtime, precisions, _, hardware = [cell.strip() for cell in row.split("|")[:5]]
+        outside = re.sub(r" \(`[^)]*\)", "", first)
+        for word in re.findall(r"`([^`]+)`", outside):
+            for name in spread(f"jetson{word}" if word.startswith("-") else word):
+                profile = profiles[name]
+                told = re.findall(r"(?:int|fp|bf)\d+", precisions)
+                gone = ["fp32"] if "(not on NPU)" in precisions and profile.device == "NPU" else []
+                assert [p for p in told if p not in gone] == list(profile.precisions), name
+                assert ("not measured" not in hardware) == profile.seen_on_hardware, name
+                assert profile.backend in runtime.lower().replace(" ", "").replace("py", ""), name
+                seen.append(name)
+    assert sorted(seen) == sorted(profiles)
+
+
+def spread(name: str) -> list[str]:
+    """Return what a name with choices in braces stands for."""
+    before, brace, rest = name.partition("{")
+    choices, _, after = rest.partition("}")
+    return [x for c in choices.split(",") for x in spread(before + c + after)] if brace else [name]
 
 
 def test_no_verb_is_undocumented() -> None:

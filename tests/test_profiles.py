@@ -46,7 +46,9 @@ def write(folder: Path, text: str, name: str = "board") -> Path:
 JETSONS = (
     *("jetson-orin-nano", "jetson-orin-nano-4gb", "jetson-orin-nx-16gb", "jetson-orin-nx-8gb"),
     *("jetson-agx-orin-64gb", "jetson-agx-orin-32gb", "jetson-xavier-nx", "jetson-agx-thor"),
-    *("jetson-t4000", "jetson-nano", "jetson-orin-nx-16gb-dla"),
+    *("jetson-t4000", "jetson-nano"),
+    *(f"jetson-{m}-dla" for m in ("orin-nx-8gb", "orin-nx-16gb", "xavier-nx")),
+    *("jetson-agx-orin-32gb-dla", "jetson-agx-orin-64gb-dla"),
 )
 INTEL = (
     "intel-core-ultra-openvino",
@@ -147,6 +149,14 @@ def test_dla_is_said_by_release() -> None:
     assert not any(row.dla for row in ALL["jetson-agx-thor"].stack)
 
 
+def test_every_board_with_a_dla_has_a_profile_of_it() -> None:
+    boards = {p.name for p in ALL.values() if p.device == "GPU" and any(r.dla for r in p.stack)}
+    of_dla = {p.name.removesuffix("-dla"): p for p in ALL.values() if p.device == "DLA"}
+    assert set(of_dla) == boards
+    for name, profile in of_dla.items():
+        assert {r.name for r in profile.stack} == {r.name for r in ALL[name].stack if r.dla}
+
+
 def test_a_cpu_without_vnni_keeps_weights_to_seven_bits() -> None:
     reduced = {p.name for p in ALL.values() if p.quantization.reduce_range}
     assert reduced == {"x86-avx2-onnxruntime"}
@@ -191,7 +201,7 @@ def test_an_unknown_name_offers_the_nearest(name: str) -> None:
     [
         ("lunar-lake-n", "intel-lunar-lake-npu-openvino"),
         ("Nano Super", "jetson-orin-nano"),
-        ("Orin_NX", "jetson-orin-nx-16gb, jetson-orin-nx-16gb-dla, jetson-orin-nx-8gb"),
+        ("NX_16gb", "jetson-orin-nx-16gb, jetson-orin-nx-16gb-dla"),
     ],
 )
 def test_a_part_of_a_name_or_title_offers_all_that_have_it(name: str, offered: str) -> None:
