@@ -369,6 +369,29 @@ def test_a_dynamic_rank_is_found(tmp_path: Path) -> None:
         value.type.tensor_type.ClearField("shape")
     onnx.save(model, tmp_path / "net.onnx")
     assert [f.rule for f in lint(tmp_path / "net.onnx", NEW)] == ["dynamic-rank"]
+    for target, severity, source in (
+        ("jetson", "error", "TensorRT developer guide"),
+        ("x86-onnxruntime", "warning", "ONNX Runtime documentation"),
+        ("x86-openvino", "warning", "OpenVINO documentation"),
+    ):
+        (found,) = lint(tmp_path / "net.onnx", lint_target(find_profile(target)))
+        assert found.severity == severity
+        assert found.source.startswith(source)
+
+
+@pytest.mark.parametrize("target", ["x86-onnxruntime", "rpi5"])
+def test_half_precision_is_noted_where_the_runtime_has_none(target: str, tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        *_qdq("h", "d", "z", scale="s"),
+        node("Cast", ["d"], ["y"], to=TensorProto.FLOAT),
+    ]
+    onnx.save(graph(nodes, {"s": HALF, "z": ZERO}, opset=20), tmp_path / "net.onnx")
+    (found,) = lint(tmp_path / "net.onnx", lint_target(find_profile(target)))
+    assert (found.severity, found.rule) == ("note", "half-without-it")
+    assert found.text.startswith("3 nodes are typed FP16")
+    here = lint(tmp_path / "net.onnx", lint_target(find_profile("rpi5-openvino")))
+    assert "half-without-it" not in {f.rule for f in here}
 
 
 def test_weights_beside_the_file_are_read_and_told(tmp_path: Path) -> None:

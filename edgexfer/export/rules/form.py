@@ -12,6 +12,11 @@ from edgexfer.export.rules.subject import Finding, Graph, Target, label
 _OPERATORS = "onnx-tensorrt docs/operators.md and Changelog.md"
 _ONNX = "ONNX operator specification"
 _NARROW = "store it in 32 bits"
+_SHAPES = {
+    "tensorrt": "TensorRT developer guide, dynamic shapes",
+    "onnxruntime": "ONNX Runtime documentation, make dynamic input shape fixed",
+    "openvino": "OpenVINO documentation, dynamic shapes",
+}
 # Operators that no parser from 8.2 to 10.6 takes.
 _NEVER = frozenset(
     (
@@ -157,8 +162,10 @@ def rule_dynamic(graph: Graph, target: Target) -> Iterator[Finding]:
     """Ranks are known, and of the input's sides the batch alone is free.
 
     Source: TensorRT developer guide, dynamic shapes: every free side needs an optimisation profile;
-    onnx-tensorrt needs the rank when it parses.
+    onnx-tensorrt needs the rank when it parses. ONNX Runtime and OpenVINO plan and fuse by sizes
+    that they know, as their own documentation has it.
     """
+    source = _SHAPES.get(target.profile.backend, _ONNX)
     for name in graph.inputs():
         shape = graph.shape(name)
         if shape is None:
@@ -169,7 +176,7 @@ def rule_dynamic(graph: Graph, target: Target) -> Iterator[Finding]:
                 "",
                 "the number of the input's dimensions is not fixed",
                 "export with an input of fixed rank",
-                "TensorRT developer guide, dynamic shapes",
+                source,
             )
         elif None in shape[1:]:
             yield Finding(
@@ -180,7 +187,7 @@ def rule_dynamic(graph: Graph, target: Target) -> Iterator[Finding]:
                 f"sides {[i for i, side in enumerate(shape) if side is None]} of the input are "
                 "free; kernels are chosen for a range of sizes",
                 "export with a fixed size; the batch alone may be free",
-                "TensorRT developer guide, dynamic shapes",
+                source,
             )
 
 

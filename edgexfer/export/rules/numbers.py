@@ -54,6 +54,32 @@ def rule_weights(graph: Graph, target: Target) -> Iterator[Finding]:
                 )
 
 
+def rule_half_without_it(graph: Graph, target: Target) -> Iterator[Finding]:
+    """A file for ONNX Runtime's CPU is typed as FP32 where the target has no FP16.
+
+    Source: ONNX Runtime, core/optimizer/insert_cast_transformer: a node without a kernel for FP16
+    gets casts to FP32 and back around it, which cost time and gain none.
+    """
+    from onnx import TensorProto
+
+    if target.profile.backend != "onnxruntime" or target.profile.device != "CPU":
+        return
+    if "fp16" in target.profile.precisions:
+        return
+    found = [n for n in graph.nodes if any(graph.dtype(i) == TensorProto.FLOAT16 for i in n.input)]
+    if found:
+        nodes = f"{len(found)} node{'s are' if len(found) > 1 else ' is'}"
+        yield Finding(
+            "note",
+            "half-without-it",
+            label(found[0]),
+            found[0].op_type,
+            f"{nodes} typed FP16, which this target does not list: it may cast to FP32 and back",
+            "keep it in FP32, as `edgexfer export` does for this target",
+            "ONNX Runtime, insert_cast_transformer",
+        )
+
+
 def rule_softmax(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: ARG001
     """The model ends in logits, or at most in one Softmax.
 
@@ -120,4 +146,4 @@ def rule_unfused(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: AR
             )
 
 
-NUMBER_RULES = (rule_weights, rule_softmax, rule_training, rule_unfused)
+NUMBER_RULES = (rule_weights, rule_half_without_it, rule_softmax, rule_training, rule_unfused)
