@@ -2,7 +2,7 @@
 
 A gate is passed by what is shown, not by what happened to be measured: of a percentile the 99 %
 upper bound must keep the limit, of a loss of accuracy the end of its 95 % interval. A figure that
-is missing, and a record that is not ``ok``, pass no gate.
+is missing passes no gate; nor does one that depends on time, of a record that is not ``ok``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from edgexfer.bench.analyse import QUANTILES, STAGES, missed_limits
-from edgexfer.bench.verdict import Row, top1_drop
+from edgexfer.bench.verdict import Row, has_right_outputs, top1_drop
 from edgexfer.core.errors import InputError, nearest
 from edgexfer.core.files import write_atomic
 from edgexfer.core.record import Record
@@ -44,9 +44,11 @@ _PLAIN: Dict[str, Callable[[Record], Optional[float]]] = {
     "throughput_per_s": lambda r: r.throughput.per_s if r.throughput else None,
     "server_per_s": lambda r: r.server.per_s if r.server else None,
     "sustained_ratio": lambda r: r.sustained.ratio if r.sustained else None,
-    "power_net_mj": lambda r: r.power.net_mj if r.power else None,
-    "power_gross_mj": lambda r: r.power.gross_mj if r.power else None,
+    "energy_net_mj": lambda r: r.power.net_mj if r.power else None,
+    "energy_gross_mj": lambda r: r.power.gross_mj if r.power else None,
 }
+# What a busy machine cannot change.
+_TIMELESS = ("top1_pct", "size_bytes", DROP)
 # Under which name a record says why a figure is absent, where it is not the figure's own.
 _ABSENT = {
     "top1": "accuracy",
@@ -54,8 +56,8 @@ _ABSENT = {
     "memory_device": "device_bytes",
     "throughput_per": "throughput",
     "server_per": "server",
-    "power_net": "power",
-    "power_gross": "power",
+    "energy_net": "power",
+    "energy_gross": "power",
 }
 _RELATIVE = (DROP, *(f"latency_{name}_change_pct" for name in QUANTILES))
 FIGURES = (
@@ -143,15 +145,12 @@ def judge_pair(
         rows: of their comparison.
         gates: the limits.
     """
-    relative = {f"{row.metric}_change_pct": _change(row) for row in rows}
+    doubt = _doubt(first)
+    relative = {
+        f"{row.metric}_change_pct": (None, doubt) if doubt else _change(row) for row in rows
+    }
     relative[DROP] = _drop(first, second)
-    found = []
-    for gate in gates:
-        if gate.figure in relative and first.status != "ok":
-            found.append(_judge(first, gate, {}))
-        else:
-            found.append(_judge(second, gate, relative))
-    return found
+    return [_judge(second, gate, relative) for gate in gates]
 
 
 Shown = Tuple[Optional[float], str]
@@ -160,19 +159,34 @@ Shown = Tuple[Optional[float], str]
 
 def _judge(record: Record, gate: Gate, relative: Mapping[str, Shown]) -> Outcome:
     subject = str(record.artefact.get("name"))
-    if record.status != "ok":
-        why = f"the record is {record.status}: {'; '.join(record.reasons)}"
-        return Outcome(subject, gate.text, passed=False, detail=why)
+    doubt = _doubt(record, timeless=_is_timeless(record, gate))
     if gate.figure == PROFILE:
-        missed = _missed_profile(record)
+        missed = [doubt] if doubt else _missed_profile(record)
         return Outcome(subject, gate.text, not missed, "; ".join(missed) or "within its limits")
     if gate.figure in _RELATIVE:
         worst, words = relative.get(gate.figure, (None, "it takes two records to compare"))
     else:
         worst, words = _figure(record, gate)
+    if doubt:
+        detail = doubt if worst is None else f"{words}, but {doubt}"
+        return Outcome(subject, gate.text, passed=False, detail=detail)
     if worst is None:
         return Outcome(subject, gate.text, passed=False, detail=words)
     return Outcome(subject, gate.text, _HOLDS[gate.sign](worst, gate.limit), words)
+
+
+def _is_timeless(record: Record, gate: Gate) -> bool:
+    if gate.figure == PROFILE:
+        return "latency_p90_ms" not in (record.profile.get("limits") or {})
+    return gate.figure in _TIMELESS
+
+
+def _doubt(record: Record, *, timeless: bool = False) -> str:
+    """Say why figures of a record pass no gate; empty where they may."""
+    if record.status == "ok" or (timeless and has_right_outputs(record)):
+        return ""
+    reasons = "; ".join(record.reasons)
+    return f"the record of {record.artefact.get('name')} is {record.status}: {reasons}"
 
 
 def _missed_profile(record: Record) -> List[str]:
@@ -233,8 +247,9 @@ def _drop_from_fp32(record: Record, records: Sequence[Record]) -> Shown:
 def _drop(first: Record, second: Record) -> Shown:
     """Return the upper end of the 95 % interval of a loss of accuracy, in points."""
     for side in (first, second):
-        if side.status in ("failed", "invalid"):
-            return None, f"{side.artefact.get('name')} is {side.status}"
+        doubt = _doubt(side, timeless=True)
+        if doubt:
+            return None, doubt
     one, other = first.accuracy, second.accuracy
     if one is None or other is None:
         missing = first if one is None else second

@@ -116,12 +116,13 @@ def compare(first: Record, second: Record, delta: Delta, across: Sequence[str] =
     """
     differing = _differing(first, second, across)
     paired = _interleaved(first, second)
-    rows = [*_times(first, second, paired, delta), _top1(first, second, delta)]
+    times, top1 = _times(first, second, paired, delta), _top1(first, second, delta)
     unusable = [_doubt(r) for r in (first, second) if r.status in ("invalid", "failed")]
     if unusable:
-        rows = [replace(row, verdict="inconclusive", reason=unusable[0]) for row in rows]
+        times = [replace(row, verdict="inconclusive", reason=unusable[0]) for row in times]
+        rows = [*times, *corrected([top1])]
     else:
-        rows = corrected(rows)
+        rows = corrected([*times, top1])
     return Verdict(
         rows=tuple(rows),
         paired=paired,
@@ -129,6 +130,14 @@ def compare(first: Record, second: Record, delta: Delta, across: Sequence[str] =
         across=differing,
         doubts=tuple(_doubt(r) for r in (first, second) if r.status != "ok"),
     )
+
+
+def has_right_outputs(record: Record) -> bool:
+    """Say whether what does not depend on time can be relied on, whatever the machine did.
+
+    A record may be invalid for its times alone; a fault is an output or an input that was wrong.
+    """
+    return record.status != "failed" and not any(run.faults for run in record.processes)
 
 
 def _differing(first: Record, second: Record, across: Sequence[str]) -> Tuple[str, ...]:
@@ -249,6 +258,9 @@ def _top1(first: Record, second: Record, delta: Delta) -> Row:
     """Compare accuracies, image by image where both saw the same ones."""
     one, other = first.accuracy, second.accuracy
     row = Row("top1", "%", one.top1_pct if one else None, other.top1_pct if other else None)
+    wrong = [_doubt(record) for record in (first, second) if not has_right_outputs(record)]
+    if wrong:
+        return replace(row, reason=wrong[0])
     if one is not None and one == other and first.artefact == second.artefact:
         # One file and one set of images: there is nothing left to chance.
         return replace(row, change=0.0, low=0.0, high=0.0, p=1.0, verdict="same")

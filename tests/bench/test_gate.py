@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,41 @@ def test_a_gate_is_passed_by_what_is_shown(gate: str, passed: bool) -> None:
 def test_a_record_that_is_not_ok_passes_no_gate(status: str) -> None:
     outcome = _judge(_record(status=status, reasons=("busy machine",)), "latency_p90_ms<100")
     assert not outcome.passed
-    assert outcome.detail == f"the record is {status}: busy machine"
+    assert outcome.detail == (
+        "7.5 ms, below 8.1 ms with 99 % confidence, but "
+        f"the record of made is {status}: busy machine"
+    )
+
+
+@pytest.mark.parametrize("status", ["partial", "invalid"])
+def test_what_a_busy_machine_cannot_change_is_judged_all_the_same(status: str) -> None:
+    records = [
+        replace(_with_accuracy(name, 0), status=status, reasons=("busy machine",))
+        for name in ("fp32", "int8")
+    ]
+    gates = parse_gates("top1_drop_pt<0.5,size_bytes<1000,top1_pct>99,profile")
+    small = [replace(r, profile={"limits": {"size_bytes": 5}}) for r in records]
+    found = [*judge_records(small, gates), *judge_pair(small[0], small[1], (), gates)]
+    assert {outcome.passed for outcome in found} == {True}, found
+    assert {outcome.subject for outcome in found[4:]} == {"int8"}
+
+
+def test_outputs_that_were_wrong_pass_no_gate() -> None:
+    right, wrong = _with_accuracy("fp32", 0), _with_accuracy("int8", 0)
+    runs = (replace(wrong.processes[0], faults=("outputs differ",)), *wrong.processes[1:])
+    wrong = replace(wrong, processes=runs, status="invalid", reasons=("outputs differ",))
+    gates = parse_gates("top1_drop_pt<0.5,size_bytes<1000,top1_pct>99")
+    said = "the record of int8 is invalid: outputs differ"
+    for found in (judge_records([right, wrong], gates)[3:], judge_pair(right, wrong, (), gates)):
+        assert not any(outcome.passed for outcome in found)
+        assert all(outcome.detail.endswith(said) for outcome in found)
+    swapped = judge_pair(wrong, right, (), gates)
+    assert [(o.subject, o.passed) for o in swapped] == [
+        ("fp32", False),
+        ("fp32", True),
+        ("fp32", True),
+    ]
+    assert swapped[0].detail == said
 
 
 @pytest.mark.parametrize("figure", [f for f in FIGURES if f not in ("profile", "size_bytes")])
@@ -76,7 +112,7 @@ def test_the_reason_of_the_record_is_given_for_what_is_missing() -> None:
     record = analyse(make_record([[1] * 50] * 2, absent={"accuracy": "no images"}))
     record = replace(record, status="ok")
     assert _judge(record, "throughput_per_s>5").detail == "the scenario is single_stream"
-    assert _judge(record, "power_net_mj<5").detail == "no sensor was read"
+    assert _judge(record, "energy_net_mj<5").detail == "no sensor was read"
     assert _judge(record, "top1_pct>5").detail == "no images"
     assert _judge(record, "cold_start_ms<1").passed
 
@@ -139,8 +175,22 @@ def test_a_pair_is_judged_by_its_change() -> None:
     assert found[2].detail == "no accuracy was measured"
     doubtful = replace(first, status="partial", reasons=("busy",))
     found = judge_pair(doubtful, second, rows, gates)
-    assert {outcome.detail for outcome in found} == {"the record is partial: busy"}
+    assert {outcome.subject for outcome in found} == {"made"}
+    doubt = "the record of made is partial: busy"
+    assert [o.detail for o in found] == [doubt, doubt, "no accuracy was measured"]
     assert _judge(first, "latency_p50_change_pct<4").detail == "it takes two records to compare"
+
+
+def test_every_figure_is_in_the_table_of_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| figure of a gate |")[2].partition("\n\n")[0]
+    named = set()
+    firsts = " ".join(line.split("|")[1] for line in table.splitlines()[2:])
+    for name in re.findall(r"`([a-z0-9_{},]+)`", firsts):
+        fields = [field.split(",") for field in re.findall(r"{([^}]+)}", name)]
+        plain = re.sub(r"{[^}]+}", "{}", name)
+        named |= {plain.format(*values) for values in itertools.product(*fields)}
+    assert named == set(FIGURES)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,9 @@ def test_what_is_invalid_is_not_compared() -> None:
     second = replace(_record(1.5), status="invalid", reasons=("throttled: cpu",))
     found = compare(first, second, Delta())
     assert {row.verdict for row in found.rows} == {"inconclusive"}
-    assert {row.reason for row in found.rows} == {"made is invalid: throttled: cpu"}
+    *times, top1 = found.rows
+    assert {row.reason for row in times} == {"made is invalid: throttled: cpu"}
+    assert top1.reason == "was not measured"
     assert found.doubts == ("made is invalid: throttled: cpu",)
 
 
@@ -186,6 +188,12 @@ def test_a_lower_accuracy_is_worse_and_as_good_a_one_the_same() -> None:
     assert row.change == pytest.approx(-5)
     assert row.low is not None
     assert row.low < -5 < (row.high or 0) < 0
+    slowed = replace(second, status="invalid", reasons=("nonstationary",))
+    assert _row(compare(first, slowed, Delta()), "top1").verdict == "worse"
+    run = replace(slowed.processes[0], faults=("outputs differ",))
+    faulty = replace(slowed, processes=(run, *slowed.processes[1:]))
+    row = _row(compare(first, faulty, Delta()), "top1")
+    assert (row.verdict, row.reason) == ("inconclusive", "b is invalid: nonstationary")
     again = replace(second, accuracy=first.accuracy)
     assert _row(compare(first, again, Delta()), "top1").verdict == "same"
     none = replace(second, accuracy=None, absent={"accuracy": "was not asked for"})
