@@ -14,7 +14,7 @@
 
 A training knows by itself whether it is done, unfinished, or asked for with other settings. What is
 made from trainings is made again when the hash of its inputs changes; the former one is kept as
-``NAME.previous``.
+``NAME.previous``. A benchmark that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,8 +78,8 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
             ``runs/NAME``.
 
     Raises:
-        RecipeError: the recipe names no target, its name is no name of a folder, or its student
-            cannot be trained as it asks.
+        RecipeError: the recipe names no target, its name cannot name a folder, its student cannot
+            be trained as it asks, or another recipe would be overwritten.
         EdgexferError: of whatever stage stops; what was made before it is kept and not made again.
     """
     from edgexfer.distill.stage import distill
@@ -105,9 +106,13 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
     check_all(recipe.student)
     if recipe.teacher is None:
         _refuse_comparison(recipe.student)
-    make_dir(out)
-    state = _State(out)
     asked = out / "recipe.yaml"
+    if asked.exists() and not any((out / made).exists() for made in (STATE, "teacher", "student")):
+        raise RecipeError(
+            f"{asked}: already exists, and belongs to no trip", "choose another --out"
+        )
+    make_dir(out)
+    state = State(out)
     if not asked.exists():
         write_atomic(asked, dump_recipe(recipe))
 
@@ -147,6 +152,7 @@ def run_recipe(recipe: Recipe, out: Path | None = None) -> Trip:
         "bench",
         [sealed, encode(recipe.bench)],
         lambda place: bench_bundles(bundles, place, How(None, recipe.bench, Progress)),
+        goes_on=True,
     )
 
     # 5. The report.
@@ -181,44 +187,60 @@ def _folder(recipe: Recipe) -> Path:
     """Return ``runs/NAME``; a name must not lead out of ``runs``."""
     if recipe.name == ".." or Path(recipe.name).parts != (recipe.name,):
         raise RecipeError(
-            f"name {recipe.name!r} is no name of a folder", "give a plain name, or choose --out"
+            f"name {recipe.name!r} cannot name a folder", "give a plain name, or choose --out"
         )
     return Path("runs") / recipe.name
 
 
-class _State:
+class State:
     """Which inputs each folder of the trip was made from, kept in ``trip.json``."""
 
     def __init__(self, trip: Path) -> None:
-        """Read what an earlier run of the trip left."""
+        """Read what an earlier run of the trip left, and note that there is one."""
         self._trip = trip
         self._keys: dict[str, str] = {}
-        place = trip / STATE
-        if place.is_file():
-            try:
-                saved = read_json(place)
-            except InputError:
-                return  # a damaged note only costs time: the stages are made again
-            if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
-                self._keys = dict(saved.get("made_from") or {})
+        self._begun: dict[str, str] = {}
+        saved: Any = None
+        with suppress(InputError):  # a lost note only costs time: the stages are made again
+            saved = read_json(trip / STATE)
+        if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
+            self._keys = dict(saved.get("made_from") or {})
+            self._begun = dict(saved.get("begun_from") or {})
+        if saved is None:
+            self._save()
 
-    def make(self, name: str, inputs: list[Any], stage: Callable[[Path], object]) -> Path:
+    def make(
+        self,
+        name: str,
+        inputs: list[Any],
+        stage: Callable[[Path], object],
+        *,
+        goes_on: bool = False,
+    ) -> Path:
         """Make a folder of the trip unless it is there and was made from the same inputs.
 
         Args:
             name: of the folder.
             inputs: all that decides its content, as JSON values.
             stage: makes it at the path that it is handed.
+            goes_on: whether it takes up a folder that it did not finish.
         """
         place = self._trip / name
         key = fingerprint([__version__, *inputs])
         if place.is_dir() and self._keys.get(name) == key:
             return place
-        if place.is_dir():
+        if place.is_dir() and not (goes_on and self._begun.get(name) == key):
             previous = place.with_name(name + ".previous")
             shutil.rmtree(previous, ignore_errors=True)
             place.rename(previous)
+        self._keys.pop(name, None)
+        self._begun[name] = key
+        self._save()
         stage(place)
         self._keys[name] = key
-        write_json(self._trip / STATE, {"schema": SCHEMA, "made_from": self._keys})
+        self._save()
         return place
+
+    def _save(self) -> None:
+        noted = {"schema": SCHEMA, "made_from": self._keys, "begun_from": self._begun}
+        write_json(self._trip / STATE, noted)

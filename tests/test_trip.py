@@ -14,7 +14,7 @@ from edgexfer.core.bundle import read_manifest
 from edgexfer.core.errors import RecipeError, RunError
 from edgexfer.core.record import read_record
 from edgexfer.core.rundir import read_run
-from edgexfer.pipeline import run_recipe
+from edgexfer.pipeline import State, run_recipe
 from edgexfer.recipe import Recipe, load_recipe
 from tests.pictures import write_folder
 
@@ -89,6 +89,37 @@ def test_a_changed_export_keeps_the_trainings_and_the_former_bundle(tmp_path: Pa
     assert len(trip.records) == 2
     assert stamps(trip.path)["student/model/weights.safetensors"] == weights
     assert (trip.path / "bundle.previous" / "manifest.json").is_file()
+
+
+def test_a_recipe_that_lies_where_the_trip_would_is_kept(tmp_path: Path) -> None:
+    recipe = tiny(tmp_path)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: already exists") as caught:
+        run_recipe(recipe, tmp_path)
+    assert caught.value.fix == "choose another --out"
+    assert (tmp_path / "recipe.yaml").read_text().startswith("name: tiny\ndata:")
+
+
+def test_an_interrupted_benchmark_goes_on(tmp_path: Path) -> None:
+    made = State(tmp_path)
+
+    def interrupted(place: Path) -> None:
+        (place / ".unfinished").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    def finish(place: Path) -> None:
+        assert (place / ".unfinished").is_dir()
+
+    for goes_on in (True, False):
+        name = f"bench-{goes_on}"
+        with pytest.raises(KeyboardInterrupt):
+            made.make(name, ["inputs"], interrupted, goes_on=goes_on)
+    made = State(tmp_path)
+    assert made.make("bench-True", ["inputs"], finish, goes_on=True).is_dir()
+    with pytest.raises(AssertionError):
+        made.make("bench-False", ["inputs"], finish)
+    assert (tmp_path / "bench-False.previous" / ".unfinished").is_dir()
+    with pytest.raises(AssertionError):
+        State(tmp_path).make("bench-True", ["others"], finish, goes_on=True)
 
 
 def test_a_changed_training_is_refused_with_the_difference(tmp_path: Path) -> None:

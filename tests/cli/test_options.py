@@ -62,7 +62,8 @@ def test_a_name_is_longer_by_its_ending(tmp_path: Path, monkeypatch: pytest.Monk
 def test_eval_takes_no_part_of_images_that_are_not_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "--split-seed needs --data" in refused(capsys, "eval", "run", "--split-seed", 3)
+    for verb in ("eval", "audit"):
+        assert "--split-seed needs --data" in refused(capsys, verb, "run", "--split-seed", 3)
 
 
 def test_predict_says_which_image_is_none(
@@ -114,6 +115,7 @@ def test_a_refused_recipe_does_not_stand_for_the_trip(
     recipe.write_text(RECIPE)
     made_by.parent.mkdir()
     made_by.write_text("what it was made by")
+    (made_by.parent / "trip.json").write_text("{}")
     missing = f"data.path={tmp_path / 'nowhere'}"
     err = refused(capsys, "run", recipe, "--set", missing, "--out", made_by.parent)
     assert "nowhere" in err
