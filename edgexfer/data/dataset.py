@@ -204,6 +204,11 @@ def _places(
     return np.array([index[entry.label] for entry in entries], np.int64)
 
 
+def is_place(path: str) -> bool:
+    """Whether a data set is named by where it lies, not by what it is called."""
+    return path != "digits" and path.partition(":")[0] not in ("torchvision", "hf")
+
+
 def _open_source(path: str, *, classed: bool = True) -> Source:
     """Find the images.
 

@@ -252,9 +252,10 @@ def open_training(
 
 def _found_from_anywhere(data: DataSection) -> DataSection:
     """Return a section whose files are found from any folder: an export may start in another."""
+    from edgexfer.data.dataset import is_place
 
     def whole(at: str) -> str:
-        return str(Path(at).absolute()) if Path(at).exists() else at
+        return str(Path(at).absolute()) if is_place(at) and Path(at).exists() else at
 
     return dataclasses.replace(
         data,

@@ -67,6 +67,7 @@ def test_a_run_names_its_images_so_that_they_are_found_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folder(tmp_path / "pictures")
+    (tmp_path / "digits").mkdir()
     section = encode(TeacherSection(ModelSection("resnet8", size=16)))
     monkeypatch.chdir(tmp_path)
     for name, path, stored in (
