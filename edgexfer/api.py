@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from edgexfer.transfer.fewshot import Shots
 
 
-def advise(data: str | DataSection, wishes: PathLike | Sequence[PathLike] | Wishes = ()) -> Advice:
+def advise(
+    data: PathLike | DataSection, wishes: PathLike | Sequence[PathLike] | Wishes = ()
+) -> Advice:
     """Say which source, layers, strategy and student to take for images, before any training.
 
     Args:
@@ -61,7 +63,7 @@ def advise(data: str | DataSection, wishes: PathLike | Sequence[PathLike] | Wish
     return stage(_data(data), asked)
 
 
-def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLike) -> RunInfo:
+def finetune(data: PathLike | DataSection, teacher: str | TeacherSection, out: PathLike) -> RunInfo:
     """Fine-tune a teacher; an unfinished run in ``out`` goes on where it stopped.
 
     Args:
@@ -83,7 +85,7 @@ def finetune(data: str | DataSection, teacher: str | TeacherSection, out: PathLi
 
 
 def curve(
-    data: str | DataSection,
+    data: PathLike | DataSection,
     teacher: str | TeacherSection,
     out: PathLike,
     *,
@@ -108,7 +110,7 @@ def curve(
     )
 
 
-def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLike) -> RunInfo:
+def pretrain(data: PathLike | DataSection, model: str | PretrainSection, out: PathLike) -> RunInfo:
     """Pre-train a model on images without labels; an unfinished run in ``out`` goes on.
 
     Args:
@@ -123,7 +125,7 @@ def pretrain(data: str | DataSection, model: str | PretrainSection, out: PathLik
 
 
 def cluster(
-    data: str | DataSection,
+    data: PathLike | DataSection,
     model: PathLike | ModelSection,
     out: PathLike,
     *,
@@ -145,7 +147,7 @@ def cluster(
 
 
 def fewshot(
-    data: str | DataSection,
+    data: PathLike | DataSection,
     model: PathLike | ModelSection,
     *,
     shots: Sequence[int] = (1, 5, 10),
@@ -173,7 +175,7 @@ def fewshot(
 
 
 def distill(
-    data: str | DataSection,
+    data: PathLike | DataSection,
     teacher: PathLike | Sequence[PathLike],
     student: str | StudentSection,
     out: PathLike,
@@ -197,7 +199,7 @@ def distill(
     return distill_all(_data(data), _several(teacher), check_section(section), Path(out))
 
 
-def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[Evaluation]:
+def evaluate(subject: PathLike, data: PathLike | DataSection | None = None) -> list[Evaluation]:
     """Measure the accuracy of a run, or of each artefact of a bundle, on a data set's test split.
 
     Args:
@@ -211,8 +213,8 @@ def evaluate(subject: PathLike, data: str | DataSection | None = None) -> list[E
 
 def audit(
     subjects: PathLike | Sequence[PathLike],
-    data: str | DataSection | None = None,
-    by: Sequence[str] = (),
+    data: PathLike | DataSection | None = None,
+    by: str | Sequence[str] = (),
 ) -> GroupAudit:
     """Measure accuracy by class and subgroup, and who loses from the first model to the others.
 
@@ -224,7 +226,7 @@ def audit(
     from edgexfer.export.audit import audit as stage
 
     places = [Path(subject) for subject in _several(subjects)]
-    return stage(places, None if data is None else _data(data), by)
+    return stage(places, None if data is None else _data(data), _names(by))
 
 
 def export(
@@ -241,7 +243,7 @@ def export(
         run: a finished run.
         targets: profiles by name, alias or path, or a whole section.
         out: the bundle's folder.
-        on: ``ssh:HOST`` is a board that is the other targets and times theirs.
+        on: ``ssh:HOST`` is a board on which what is made for other machines than this is timed.
         remote_python: the board's Python, such as ``~/venv/bin/python``.
     """
     from edgexfer.core.progress import Progress
@@ -249,10 +251,7 @@ def export(
     from edgexfer.export.stage import export as stage
     from edgexfer.remote.fleet import fleet_of
 
-    if isinstance(targets, ExportSection):
-        section = targets
-    else:
-        section = ExportSection((targets,) if isinstance(targets, str) else tuple(targets))
+    section = targets if isinstance(targets, ExportSection) else ExportSection(_names(targets))
     board = board_of(fleet_of(on, remote_python))
     return stage(Path(run), check_section(section), Path(out), progress=Progress, board=board)
 
@@ -261,7 +260,7 @@ def bench(
     bundle: PathLike,
     out: PathLike,
     *,
-    targets: Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None,
     section: BenchSection | None = None,
     on: str = "local",
     remote_python: str = "python3",
@@ -281,7 +280,8 @@ def bench(
     from edgexfer.remote.bench import How
     from edgexfer.remote.fleet import bench_on, fleet_of
 
-    how = How(targets, check_section(section or BenchSection()), Progress)
+    wanted = None if targets is None else _names(targets)
+    how = How(wanted, check_section(section or BenchSection()), Progress)
     paths = bench_on([Path(bundle)], Path(out), how, fleet_of(on, remote_python))
     return [read_record(path) for path in paths]
 
@@ -292,7 +292,7 @@ def compare(
     *,
     delta_pct: float = 2.0,
     delta_pt: float = 0.5,
-    across: Sequence[str] = (),
+    across: str | Sequence[str] = (),
 ) -> Verdict:
     """Say of each metric whether the second record is faster, slower, the same or inconclusive.
 
@@ -308,7 +308,7 @@ def compare(
     from edgexfer.core.record import Record, read_record
 
     one, other = (r if isinstance(r, Record) else read_record(r) for r in (first, second))
-    return stage(one, other, Delta(delta_pct, delta_pt), across)
+    return stage(one, other, Delta(delta_pct, delta_pt), _names(across))
 
 
 def verify(bundle: PathLike, *, on: str = "local", remote_python: str = "python3") -> list[Finding]:
@@ -329,7 +329,7 @@ def verify(bundle: PathLike, *, on: str = "local", remote_python: str = "python3
     return stage(Path(bundle), transport=fleet.reach(fleet.only))
 
 
-def check_data(data: str | DataSection) -> Audit:
+def check_data(data: PathLike | DataSection) -> Audit:
     """Look at a data set before training on it; ``clean`` says whether anything would spoil one."""
     from edgexfer.core.progress import Progress
     from edgexfer.data.audit import audit as stage
@@ -338,11 +338,11 @@ def check_data(data: str | DataSection) -> Audit:
     return stage(how.path, val=how.val, test=how.test, split_seed=how.split_seed, progress=Progress)
 
 
-def report(inputs: Sequence[PathLike], out: PathLike = "report.html") -> Path:
+def report(inputs: PathLike | Sequence[PathLike], out: PathLike = "report.html") -> Path:
     """Draw trips, runs, bundles and records into one HTML page, and return its path."""
     from edgexfer.report.page import build
 
-    return build([Path(p) for p in inputs], Path(out))
+    return build([Path(p) for p in _several(inputs)], Path(out))
 
 
 def run(recipe: PathLike | Recipe, out: PathLike | None = None) -> Trip:
@@ -365,8 +365,8 @@ def load_bundle(path: PathLike) -> LoadedBundle:
     return load(Path(path))
 
 
-def _data(data: str | DataSection) -> DataSection:
-    return check_section(DataSection(data) if isinstance(data, str) else data)
+def _data(data: PathLike | DataSection) -> DataSection:
+    return check_section(data if isinstance(data, DataSection) else DataSection(os.fspath(data)))
 
 
 def _teacher(teacher: str | TeacherSection) -> TeacherSection:
@@ -379,6 +379,10 @@ def _model(model: PathLike | ModelSection) -> ModelSection:
     return check_section(
         model if isinstance(model, ModelSection) else ModelSection(os.fspath(model))
     )
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _several(given: PathLike | Sequence[PathLike]) -> tuple[PathLike, ...]:

@@ -86,4 +86,15 @@ def test_records_are_compared_by_themselves_and_by_their_files(tmp_path: Path) -
     write_record(tmp_path / "record.json", record)
     of_files = edgexfer.compare(tmp_path / "record.json", tmp_path / "record.json")
     assert edgexfer.compare(record, record) == of_files
+    assert edgexfer.compare(record, record, across="precision") == of_files
     assert {row.metric for row in of_files.rows} >= {"latency_p50", "top1"}
+
+
+def test_one_place_needs_no_list(tmp_path: Path) -> None:
+    record = analyse(make_record([[1_000_000 + i for i in range(100)] for _ in range(3)]))
+    write_record(tmp_path / "record.json", record)
+    page = edgexfer.report(tmp_path / "record.json", tmp_path / "page.html")
+    assert "<html" in page.read_text(encoding="utf-8")
+    assert edgexfer.check_data(write_folder(tmp_path / "pictures")).classes == tuple(
+        sorted(COLOURS)
+    )

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import (
+    json_option,
+    make_section,
+    refuse_without_data,
+    section_options,
+)
 from edgexfer.recipe import DataSection
 
 
@@ -63,6 +68,8 @@ def command(
     from edgexfer.core.codec import encode
     from edgexfer.export.audit import audit, over_limit, to_text
 
+    if path is None:
+        refuse_without_data(given)
     data = None if path is None else make_section(DataSection, given, path=path)
     found = audit(subjects, data, by)
     missed = over_limit(found, max_gap, max_drop)

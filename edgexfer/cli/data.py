@@ -9,6 +9,18 @@ import click
 from edgexfer.cli.options import json_option, make_section, section_options
 from edgexfer.recipe import DataSection
 
+# What decides neither which images there are nor how they are split.
+_UNUSED = (
+    "path",
+    "limit",
+    "train_limit",
+    "cache",
+    "workers",
+    "allow_quarantined",
+    "unlabelled",
+    "labels",
+)
+
 
 @click.group("data")
 def command() -> None:
@@ -21,7 +33,7 @@ def command() -> None:
 
 @command.command("check")
 @click.argument("path", metavar="DATA")
-@section_options(DataSection, leave_out=("path", "limit", "cache", "workers", "allow_quarantined"))
+@section_options(DataSection, leave_out=_UNUSED)
 @json_option
 def check(path: str, as_json: bool, **given: Any) -> int:
     """Report counts, sizes, corrupt files, duplicates across splits, and imbalance.

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import (
+    json_option,
+    make_section,
+    refuse_without_data,
+    section_options,
+)
 from edgexfer.recipe import DataSection
 
 
@@ -31,17 +36,10 @@ def command(subject: Path, path: str | None, as_json: bool, **given: Any) -> Non
     from edgexfer.export.evaluate import evaluate, to_text
 
     if path is None:
-        _refuse_without_data(given)
+        refuse_without_data(given)
     data = None if path is None else make_section(DataSection, given, path=path)
     results = evaluate(subject, data)
     if as_json:
         click.echo(json.dumps(encode(results), indent=2))
     else:
         click.echo(to_text(results))
-
-
-def _refuse_without_data(given: dict[str, Any]) -> None:
-    for name, value in given.items():
-        if value is not None:
-            option = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{option} needs --data", click.get_current_context())

@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -161,3 +161,15 @@ def _sentence(text: str) -> str:
         return text.replace("``", "")
     text = text.replace("``", "")
     return text[:1].upper() + text[1:]
+
+
+def refuse_without_data(given: Mapping[str, Any]) -> None:
+    """Refuse options of a data set that is not named.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} needs --data", click.get_current_context())
