@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Union
 
@@ -123,8 +123,9 @@ def write_atomic(path: PathLike, data: Union[bytes, str]) -> None:
                 os.fsync(stream.fileno())
             os.replace(str(temp), str(final))
             fsync_dir(final.parent)
-        except OSError:
-            temp.unlink() if temp.exists() else None
+        except BaseException:
+            with suppress(OSError):
+                temp.unlink()
             raise
 
 
@@ -156,12 +157,13 @@ def read_json(path: PathLike) -> Any:
     """Read one JSON document.
 
     Raises:
-        InputError: the file is missing, is not UTF-8 JSON, or repeats a key.
+        InputError: the file is missing, is not UTF-8 JSON, holds NaN or an infinity, or repeats a
+            key.
     """
     place = Path(path)
     try:
         text = place.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise InputError(f"{place}: no such file", "check the path") from error
     except IsADirectoryError as error:
@@ -171,6 +173,10 @@ def read_json(path: PathLike) -> Any:
             f"{place}: not readable as JSON ({first_line(error)})",
             "make the file again, or restore it",
         ) from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -38,8 +38,6 @@ INFO = "run.json"
 METRICS = "metrics.jsonl"
 T = TypeVar("T")
 
-STATES = ("running", "interrupted", "failed", "done")
-
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -47,7 +45,7 @@ class RunInfo:
 
     Attributes:
         schema: ``edgexfer.run/1``.
-        kind: ``finetune`` or ``distill``.
+        kind: ``finetune``, ``distill``, ``control`` or ``pretrain``.
         status: ``running``, ``interrupted``, ``failed`` or ``done``.
         config: every setting that decides the result; a changed one makes it another run.
         data: how to open the data set again, see ``DataSection`` of the recipe.
@@ -106,8 +104,9 @@ class RunDir:
         if self._lock is None:
             return
         line = json.dumps(event, allow_nan=False) + "\n"
-        with disk_errors(self.path / METRICS), (self.path / METRICS).open("a") as stream:
-            stream.write(line)
+        place = self.path / METRICS
+        with disk_errors(place), place.open("ab+") as stream:
+            stream.write(b"\n" * _is_torn(stream) + line.encode())
 
     def rewind_log(self, step: int) -> None:
         """Drop events after ``step``, which a resumed training is going to write again."""
@@ -140,7 +139,7 @@ def open_run(
         wanted: what the run is to be; kind, config, data and parents must match one that has kept
             something.
         leader: ``False`` for the other processes of one distributed training, which never write.
-        defaults: what settings are taken to be that the release which began the run did not know.
+        defaults: values assumed for settings that did not exist when the run was begun.
 
     Raises:
         RunError: the folder holds something else, other settings, or another process works in it.
@@ -262,6 +261,14 @@ def _foreign(place: Path) -> bool:
     # A kill before the first run.json was whole leaves the lock and a temporary file.
     ours = (".lock", f".{INFO}.tmp.")
     return any(not p.name.startswith(ours) for p in place.iterdir())
+
+
+def _is_torn(stream: IO[bytes]) -> bool:
+    """Whether a kill cut the last line of a file short."""
+    if stream.seek(0, os.SEEK_END) == 0:
+        return False
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) != b"\n"
 
 
 def _is_bare(place: Path) -> bool:

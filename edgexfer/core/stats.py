@@ -212,8 +212,8 @@ def ece_pct(confidences: Sequence[float], right: Sequence[bool]) -> Optional[flo
         return None
     gaps = [0.0] * _BINS
     for p, good in zip(confidences, right):
-        # Bins are closed above, as in the paper.
-        place = max(math.ceil(p * _BINS) - 1, 0)
+        # Bins are closed above, as in the paper; rounding may leave a probability just above 1.
+        place = min(max(math.ceil(p * _BINS) - 1, 0), _BINS - 1)
         gaps[place] += p - good
     return 100 * sum(abs(gap) for gap in gaps) / len(right)
 

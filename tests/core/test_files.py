@@ -186,3 +186,26 @@ def test_a_folder_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder") as caught:
         files.read_json(tmp_path)
     assert caught.value.fix == "name a JSON file in it"
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1, -Infinity]"])
+def test_what_is_no_json_number_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(InputError, match="is no JSON number"):
+        files.read_json(tmp_path / "f.json")
+
+
+def test_an_interrupted_write_leaves_the_old_content_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "f"
+    place.write_text("old")
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomic(place, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert place.read_text() == "old"

@@ -308,3 +308,7 @@ def test_the_error_is_a_percentage_whatever_the_order(
     assert first is not None
     assert 0 <= first <= 100 + 1e-9
     assert first == pytest.approx(second)
+
+
+def test_a_probability_that_rounding_left_above_one_is_in_the_last_bin() -> None:
+    assert ece_pct([1.0000001], [True]) == pytest.approx(0.0, abs=1e-4)
