@@ -100,10 +100,14 @@ def result_of(job: Job, done: Completed, path: Path, limit_s: float) -> Result:
     """
     if done.code is not None and path.is_file():
         try:
-            return decode(Result, read_json(path), str(path))
+            result = decode(Result, read_json(path), str(path))
         except EdgexferError as error:
             failure = Failure(error.what, "measure it again", error.exit_code)
             return Result(SCHEMA, job, failure)
+        if result.job == job:
+            return result
+        what = f"{path}: is the result of another job, artefact {result.job.artefact}"
+        return Result(SCHEMA, job, Failure(what, "measure it again", 3))
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     last = f" ({lines[-1][:_TEXT_LIMIT]})" if lines else ""
     if done.reason:

@@ -8,7 +8,9 @@ in ``.unfinished`` among the records, and the same command goes on from there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from edgexfer.bench.suite import Settings, Subject, check_settings, refuse_insid
 from edgexfer.bench.targets import artefacts_for, named_artefacts
 from edgexfer.core.bundle import MANIFEST, read_manifest, verify_files
 from edgexfer.core.codec import decode, encode
-from edgexfer.core.errors import BundleError, InputError, Interrupted
+from edgexfer.core.errors import BundleError, InputError, Interrupted, RunError
 from edgexfer.core.files import (
     fingerprint,
     make_dir,
@@ -97,6 +99,7 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
         BundleError: a bundle is damaged, a target is not in it, or two artefacts have one name.
         BackendError: nothing in a bundle is for the machine, or the device side does not run there.
         InputError: ``out`` lies in one of the bundles.
+        RunError: another benchmark writes into ``out``.
         Interrupted: by Ctrl-C; records that were complete are kept.
     """
     return [path for _, path in sorted(bench_each(bundles, out, how), key=lambda each: each[0])]
@@ -160,14 +163,35 @@ def _scratch(folder: Path, label: str) -> Iterator[Path]:
     """Give scratch files a folder, which outlives a benchmark that left something undone."""
     everything = folder / UNFINISHED
     scratch = make_dir(everything / (label.lstrip("@") or "here"))
-    try:
-        yield scratch
-    finally:
-        if not any(scratch.glob("result-*.json")) and not (scratch / SESSION).exists():
-            shutil.rmtree(scratch)
-            for place in (everything, folder):
-                with contextlib.suppress(OSError):  # something else is in it
-                    place.rmdir()
+    with _taken(scratch, folder):
+        try:
+            yield scratch
+        finally:
+            if not any(scratch.glob("result-*.json")) and not (scratch / SESSION).exists():
+                shutil.rmtree(scratch)
+                for place in (everything, folder):
+                    with contextlib.suppress(OSError):  # something else is in it
+                        place.rmdir()
+
+
+@contextlib.contextmanager
+def _taken(scratch: Path, out: Path) -> Iterator[None]:
+    """Keep other benchmarks out of a scratch folder: their jobs and results have the same names."""
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = os.open(scratch, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another one may have removed it meanwhile, at its end.
+            free = os.path.samestat(os.fstat(handle), scratch.stat())
+        except (BlockingIOError, FileNotFoundError):
+            free = False
+        if not free:
+            raise RunError(
+                f"{out}: another benchmark writes its records there",
+                "wait for it, or choose another --out",
+            )
+        yield
 
 
 def check_bundles(bundles: Sequence[Path]) -> None:

@@ -116,3 +116,15 @@ def test_a_damaged_result_is_a_failure(tmp_path: Path, make_job: MakeJob) -> Non
     result = result_of(make_job(), Completed([], 0, "", ""), tmp_path / "r.json", 9)
     assert result.failure is not None
     assert "not readable as JSON" in result.failure.what
+
+
+def test_the_result_of_another_job_is_a_failure(tmp_path: Path, make_job: MakeJob) -> None:
+    other = Result(SCHEMA, make_job(artefact="another", seed=9))
+    write_json(tmp_path / "r.json", encode(other))
+    result = result_of(make_job(), Completed([], 0, "", ""), tmp_path / "r.json", 9)
+    assert result.job == make_job()
+    assert result.failure is not None
+    assert (
+        result.failure.what == f"{tmp_path}/r.json: is the result of another job, artefact another"
+    )
+    assert result.failure.fix == "measure it again"

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 from edgexfer.bench.child import Completed
 from edgexfer.core.bundle import read_manifest
-from edgexfer.core.errors import BackendError, BundleError, InputError, Interrupted
+from edgexfer.core.errors import BackendError, BundleError, InputError, Interrupted, RunError
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
@@ -139,6 +140,27 @@ def test_a_target_for_another_machine_is_exit_3(tmp_path: Path) -> None:
         with pytest.raises(BackendError, match="riscv64") as caught:
             bench_bundle(bundle, targets=targets, section=ONCE, out=tmp_path / "out")
         assert caught.value.exit_code == 3
+
+
+def test_two_benchmarks_never_share_a_folder(tmp_path: Path) -> None:
+    bundle, out = make_bundle(tmp_path / "bundle"), tmp_path / "out"
+    seen: list[InputError] = []
+
+    class Crowded(Local):
+        """Begins another benchmark into the same folder while the first measures."""
+
+        def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
+            if "job" in argv:
+                with pytest.raises(RunError) as caught:
+                    bench_bundles([bundle], out, How(None, ONCE))
+                seen.append(caught.value)
+            return super().run(argv, timeout_s=timeout_s)
+
+    (path,) = bench_bundles([bundle], out, How(None, ONCE, transport=Crowded))
+    assert seen[0].what == f"{out}: another benchmark writes its records there"
+    assert seen[0].fix == "wait for it, or choose another --out"
+    assert read_record(path).status != "failed"
+    assert [each.name for each in out.iterdir()] == [path.name]
 
 
 @pytest.mark.ort
