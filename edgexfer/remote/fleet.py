@@ -16,7 +16,7 @@ from edgexfer.bench.bare import is_model
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Failure, Job, Result
 from edgexfer.bench.suite import run_suite
-from edgexfer.core.errors import EdgexferError, InputError, Interrupted
+from edgexfer.core.errors import EdgexferError, InputError, Interrupted, RunError
 from edgexfer.core.files import make_dir
 from edgexfer.core.record import write_record
 from edgexfer.remote.address import Address, check_python, parse_addresses
@@ -132,6 +132,9 @@ def bench_on(bundles: Sequence[Path], out: Path, how: How, fleet: Fleet) -> list
                 f"bench: interrupted; the records that were complete are in {out}",
                 "run the same command again: it goes on where it stopped",
             ) from error
+        except BaseException:
+            fleet.options.stop.set()  # else the pool would wait until every board has finished
+            raise
     return [path for machine in fleet.machines for path in found[machine]]
 
 
@@ -147,7 +150,7 @@ def _bench_one(
         for place, path in bench_each(bundles, out, own):
             written[place] = path
             say(f"{machine}: {path.name}")
-    except Interrupted:
+    except (Interrupted, RunError):  # nobody's records are here to be replaced by failed ones
         raise
     except EdgexferError as error:
         say(f"{machine}: gave up; its records say why")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -16,12 +17,15 @@ import pytest
 import edgexfer
 from edgexfer.cli import run
 from edgexfer.core.bundle import verify_files
-from edgexfer.core.errors import InputError
+from edgexfer.core.errors import InputError, RunError
 from edgexfer.core.record import read_record
 from edgexfer.export.measure import BRIEF
 from edgexfer.profiles import check_profile
 from edgexfer.recipe import BenchSection, ExportSection
-from edgexfer.remote.bench import UNFINISHED
+from edgexfer.remote import fleet
+from edgexfer.remote.address import Address
+from edgexfer.remote.bench import UNFINISHED, How
+from edgexfer.remote.fleet import Fleet, bench_on
 from tests.bundles import make_bundle
 from tests.export.digits import digits_run
 from tests.remote.conftest import Board, run_sshd, wait_for
@@ -109,6 +113,39 @@ def test_a_fleet_fills_one_folder_and_a_board_that_is_off_is_a_row(
     for name in ("bench-board", "second-board"):
         assert records[name].status != "failed", records[name].reasons
         assert records[name].device["on"] == f"ssh:{name}"
+
+
+def test_a_folder_that_another_benchmark_writes_to_gets_no_failed_records(tmp_path: Path) -> None:
+    bundle, out = make_bundle(tmp_path / "bundle"), tmp_path / "out"
+    taken = out / UNFINISHED / "local"
+    taken.mkdir(parents=True)
+    handle = os.open(taken, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    two = Fleet((Address(), Address("nowhere.invalid")))
+    try:
+        with pytest.raises(RunError, match="another benchmark writes its records there"):
+            bench_on([bundle], out, How(None, ONCE), two)
+    finally:
+        os.close(handle)
+    assert not list(out.glob("*@local.json"))
+
+
+def test_what_breaks_here_stops_the_work_on_the_boards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = Fleet((Address(), Address("board")))
+    stopped = []
+
+    def bench_one(*args: object) -> list[Path]:
+        if args[3] == Address():
+            raise ZeroDivisionError
+        stopped.append(two.options.stop.wait(30))
+        return []
+
+    monkeypatch.setattr(fleet, "_bench_one", bench_one)
+    with pytest.raises(ZeroDivisionError):
+        bench_on([make_bundle(tmp_path / "bundle")], tmp_path / "out", How(None, ONCE), two)
+    assert stopped == [True]
 
 
 @pytest.mark.slow
