@@ -64,9 +64,10 @@ class Distillation:
             views: what the batch holds.
         """
         logits, told = model(pixels), self.teacher(pixels, views)
+        labelled = views.labelled(targets)
         grown = min(views.epochs / self.soft_warmup, 1.0) if self.soft_warmup else 1.0
         of_tasks = [
-            self._of_one(logits[:, a:b], told[:, a:b], targets[:, a:b], grown)
+            self._of_one(logits[:, a:b], told[:, a:b], targets[:, a:b], labelled[a:b], grown)
             for a, b in spans(self.tasks, logits.shape[1])
         ]
         if self.balance is None:
@@ -85,10 +86,10 @@ class Distillation:
         return total, parts
 
     def _of_one(
-        self, logits: Tensor, told: Tensor, targets: Tensor, grown: float
+        self, logits: Tensor, told: Tensor, targets: Tensor, labelled: Tensor, grown: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the label and logit losses of one task, and their parts."""
-        hard = labelled_cross_entropy(logits, targets, self.label_smoothing)
+        hard = labelled_cross_entropy(logits, targets, labelled, self.label_smoothing)
         total, parts = self.w_hard * hard, {"cross_entropy": hard.detach()}
         if self.standardise:
             logits, told = standardise(logits), standardise(told)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from edgexfer.core.errors import MachineError, TrainingError, first_line
@@ -84,6 +84,15 @@ class World:
         dist.all_reduce(tensor)
         sums: list[float] = tensor.tolist()
         return sums
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean of a tensor of one shape in all processes."""
+        if self.size == 1:
+            return tensor
+        self.arrive()
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total / self.size
 
     def share(self, value: Any) -> Any:
         """Return the leader's value, a plain JSON value, in every process."""

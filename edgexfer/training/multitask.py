@@ -3,8 +3,8 @@
 Several tasks are a property of the data (``data.labels``), not a strategy: one head holds the
 outputs of all tasks side by side, so that whatever freezes, adapts, distils or quantizes a
 model does so with one of several tasks too. Of a task that an image has no label of, nothing is
-asked: a task's loss is the mean over the labels that there are in what goes through the model at
-once, so that where some are missing, two processes come near to what one does, but not to its bits.
+asked: a task's loss is the mean over the labels that there are in a step, however many of them a
+micro-batch or a process has.
 
 Losses are weighed in the one backward pass that a step has: by fixed weights, L = Σ w_t L_t, or by
 the tasks' uncertainty, L = Σ w_t (exp(-s_t) L_t + s_t / 2) with the logarithm s_t of each task's
@@ -64,7 +64,7 @@ class Balance(nn.Module):
 
         Args:
             losses: of each task, (T,).
-            counted: bool (T,): whether the batch says anything of the task; where it does not, its
+            counted: bool (T,): whether the step says anything of the task; where it does not, its
                 loss is 0 and its variance stands still.
         """
         weights = self.weights.to(losses.device)
@@ -119,12 +119,11 @@ def label_objective(
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        del views
-        logits = model(pixels)
+        logits, labelled = model(pixels), views.labelled(targets)
         places = spans(tasks, logits.shape[1])
-        parts = [(logits[:, a:b], targets[:, a:b]) for a, b in places]
-        losses = [labelled_cross_entropy(y, t, label_smoothing) for y, t in parts]
-        counted = torch.stack([t.sum() > 0 for _, t in parts])
+        parts = [(logits[:, a:b], targets[:, a:b], labelled[a:b]) for a, b in places]
+        losses = [labelled_cross_entropy(y, t, n, label_smoothing) for y, t, n in parts]
+        counted = torch.stack([n.sum() > 0 for _, _, n in parts])
         found = {task.name: loss.detach() for task, loss in zip(tasks, losses, strict=True)}
         return balance(torch.stack(losses), counted), found
 

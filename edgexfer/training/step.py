@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from edgexfer.core.errors import TrainingError, first_line
 from edgexfer.training.distributed import world
 from edgexfer.training.guards import is_out_of_memory
-from edgexfer.training.objective import Objective, Views
+from edgexfer.training.objective import Objective, Views, mean_targets
 from edgexfer.training.precision import autocast
 from edgexfer.training.seeding import seed_step
 
@@ -76,8 +76,9 @@ class Stepper:
     ) -> Outcome:
         """Compute the gradients of a batch; where memory runs out, in halved micro-batches.
 
-        The sum over micro-batches is the gradient of the whole batch; only batch norm sees smaller
-        batches, and twice those that fitted before memory ran out.
+        The sum over micro-batches is the gradient of the whole batch, also where labels are spread
+        unevenly over them; only batch norm, and losses that compare images with each other, see
+        smaller batches, and twice those that fitted before memory ran out.
 
         Args:
             step: its index, from 0; seeds dropout.
@@ -89,6 +90,8 @@ class Stepper:
         Raises:
             TrainingError: memory does not even suffice for one image at a time.
         """
+        # Over the step of all processes, whose gradients are averaged.
+        views = replace(views, targets_mean=world().mean(mean_targets(targets)))
         while True:
             try:
                 return self._attempt(step, pixels, targets, views)
@@ -107,6 +110,7 @@ class Stepper:
         which need not have found anything wrong.
         """
         seed_step(self.seed, step, self.rank)
+        views = replace(views, targets_mean=mean_targets(targets))
         losses = [
             self._forward(self.bare, p, t, v)[0] * len(p)
             for p, t, v, _ in self._micro(pixels, targets, views)

@@ -68,7 +68,9 @@ def align(subject: Subject, weight: float, steepness: float, apart: Apart) -> Pl
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        hard = labelled_cross_entropy(model(pixels), targets, train.label_smoothing)
+        hard = labelled_cross_entropy(
+            model(pixels), targets, views.labelled(targets), train.label_smoothing
+        )
         found, target = features(), of_target(targets)
         with without_autocast(found):
             distance = apart(found[~target], found[target])

@@ -46,8 +46,7 @@ def prepare(subject: Subject) -> Plan:
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
-        hard = labelled_cross_entropy(model(pixels), targets, smoothing)
+        hard = labelled_cross_entropy(model(pixels), targets, views.labelled(targets), smoothing)
         small = smallest(features(), options.values)
         return hard + options.weight * small, {"hard": hard.detach(), "bss": small.detach()}
 

@@ -77,9 +77,10 @@ def prepare(subject: Subject) -> Plan:
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
-        hard = labelled_cross_entropy(model(pixels), targets, smoothing)
-        source = labelled_cross_entropy(head(), targets @ head.relation, 0.0)
+        labelled = views.labelled(targets)
+        hard = labelled_cross_entropy(model(pixels), targets, labelled, smoothing)
+        # Each class's row of the relation sums to 1.
+        source = labelled_cross_entropy(head(), targets @ head.relation, labelled, 0.0)
         return hard + options.weight * source, {"hard": hard.detach(), "source": source.detach()}
 
     return Plan(objective=objective, auxiliary=head, finish=head.features.close)

@@ -84,7 +84,9 @@ def prepare(subject: Subject) -> Plan:
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        hard = labelled_cross_entropy(model(pixels), targets, train.label_smoothing)
+        hard = labelled_cross_entropy(
+            model(pixels), targets, views.labelled(targets), train.label_smoothing
+        )
         logits = head(ramp(views, train.epochs, options.ramp)).float()
         domain = F.binary_cross_entropy_with_logits(logits, of_target(targets).float())
         return hard + options.weight * domain, {"hard": hard.detach(), "domain": domain.detach()}

@@ -89,10 +89,11 @@ def _objective(subject: Subject, guide: nn.Module, maps: Taps, wanted: Taps) -> 
     def objective(
         pixel_model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
         with torch.no_grad():
             guide(pixels)
-        hard = labelled_cross_entropy(pixel_model(pixels), targets, smoothing)
+        hard = labelled_cross_entropy(
+            pixel_model(pixels), targets, views.labelled(targets), smoothing
+        )
         apart = behaviour(maps.take(), wanted.take())
         size = half_square(head_parameters(model))
         loss = hard + options.weight * apart + options.head_weight * size

@@ -132,9 +132,9 @@ def _objective(
     def objective(
         pixel_model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
+        own = views.labelled(targets)[:classes]
         logits = pixel_model(pixels)[:, :classes]
-        hard = labelled_cross_entropy(logits, targets[:, :classes], smoothing)
+        hard = labelled_cross_entropy(logits, targets[:, :classes], own, smoothing)
         named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         pull = anchor(named)
         return hard + weight * pull, {"hard": hard.detach(), "pull": pull.detach()}

@@ -68,8 +68,9 @@ def _objective(
     def objective(
         pixel_model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
-        hard = labelled_cross_entropy(pixel_model(pixels), targets, smoothing)
+        hard = labelled_cross_entropy(
+            pixel_model(pixels), targets, views.labelled(targets), smoothing
+        )
         moving = _moving(backbone_parameters(model))
         pull = half_square({name: p - anchors[name] for name, p in moving.items()})
         size = half_square(head_parameters(model))

@@ -70,12 +70,12 @@ def _objective(former: Former, subject: Subject) -> Objective:
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
+        own = views.labelled(targets)[:classes]
         # The guide answers in its own precision, whatever the student trains in.
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             wanted = F.log_softmax(guide(pixels) / temperature, dim=1)
         logits = model(pixels).float()
-        hard = labelled_cross_entropy(logits[:, :classes], targets[:, :classes], smoothing)
+        hard = labelled_cross_entropy(logits[:, :classes], targets[:, :classes], own, smoothing)
         said = F.log_softmax(logits[:, columns] / temperature, dim=1)
         soft = F.kl_div(said, wanted, log_target=True, reduction="batchmean") * temperature**2
         return hard + options.weight * soft, {"hard": hard.detach(), "soft": soft.detach()}

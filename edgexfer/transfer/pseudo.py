@@ -94,29 +94,35 @@ def prepare(subject: Subject) -> Plan:
         # Once through the model for all: batch norm sees one batch, and DDP one forward pass.
         logits = model(torch.cat([pixels, harder])).float()
         weak, said = logits[: len(pixels)], logits[len(pixels) :]
-        hard = labelled_cross_entropy(weak, targets, train.label_smoothing)
+        labelled = views.labelled(targets)
+        hard = labelled_cross_entropy(weak, targets, labelled, train.label_smoothing)
         with torch.no_grad():
             answers = F.softmax(weak[target], dim=1)
             trusted = alignment(answers) if options.align else answers
             if options.align and len(answers) and not views.rehearsal:
                 alignment.note(answers)
-        soft, sure = taught(said, trusted, options.threshold)
+        unlabelled = len(pixels) * (1 - labelled.sum())
+        soft, sure = taught(said, trusted, options.threshold, unlabelled)
         loss = hard + options.weight * soft
         return loss, {"hard": hard.detach(), "pseudo": soft.detach(), "sure": sure}
 
     return adapt(subject, objective, auxiliary=alignment)
 
 
-def taught(logits: Tensor, answers: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def taught(
+    logits: Tensor, answers: Tensor, threshold: float, unlabelled: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the loss on strong views, and the share of the images that it counts.
 
     Args:
         logits: of the strong views, (U, C).
         answers: probabilities for the weak views, (U, C).
         threshold: τ.
+        unlabelled: what the sums are divided by: U, or over a micro-batch its share of the images
+            without a label in the step.
     """
     surest, label = answers.max(1)
     sure = (surest >= threshold).float()
     of_each = F.cross_entropy(logits, label, reduction="none") * sure
-    count = max(len(logits), 1)
+    count = unlabelled.float().clamp(min=torch.finfo(torch.float32).tiny)
     return of_each.sum() / count, sure.sum() / count

@@ -80,17 +80,24 @@ def prepare(subject: Subject) -> Plan:
     def objective(
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        del views
-        hard = labelled_cross_entropy(model(pixels), targets, train.label_smoothing)
-        target = of_target(targets)
+        labelled, target = views.labelled(targets), of_target(targets)
+        hard = labelled_cross_entropy(model(pixels), targets, labelled, train.label_smoothing)
         wanted = F.adaptive_avg_pool2d(eye(pixels[target]), _SIDE)
-        away = apart(decoder(target).float(), wanted)
+        away = apart(decoder(target).float(), wanted, len(pixels) * (1 - labelled.sum()))
         loss = options.balance * hard + (1 - options.balance) * away
         return loss, {"hard": hard.detach(), "reconstruction": away.detach()}
 
     return adapt(subject, objective, auxiliary=decoder, finish=decoder.features.close)
 
 
-def apart(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean squared difference of images (U, 3, H, W), 0 where there is none."""
-    return (drawn - wanted).square().sum() / max(drawn.numel(), 1)
+def apart(drawn: Tensor, wanted: Tensor, count: Tensor) -> Tensor:
+    """Return the squared difference of images (U, 3, H, W), 0 where there is none.
+
+    Args:
+        drawn: by the decoder.
+        wanted: what they are to look like.
+        count: what it is divided by, beside pixels and channels: U, or over a micro-batch its share
+            of the images without a label in the step.
+    """
+    per_image = (drawn - wanted).square().mean((1, 2, 3))
+    return per_image.sum() / count.float().clamp(min=torch.finfo(torch.float32).tiny)

@@ -15,7 +15,7 @@ import torch
 from edgexfer.core.rundir import SCHEMA, RunInfo, open_run
 from edgexfer.training.distributed import LostContactError, joined
 from edgexfer.training.loop import fit
-from tests.training.toy import Feed, Net, make_job
+from tests.training.toy import Feed, Net, make_job, without_labels
 
 
 def main(path: Path, behaviour: str) -> None:
@@ -26,6 +26,7 @@ def main(path: Path, behaviour: str) -> None:
             torch.manual_seed(0)
             job = make_job(run, Net(norm=False, dropout=0.0), ema=0.9, accumulate=2)
             feed: Any = Feed(job.section.batch_size, rank=here.rank, world=here.size)
+            without_labels(feed, 7)
             job.feed = feed
             if behaviour in BREAKING and here.rank == 1:
                 job.objective = _breaking_at_call(job.objective, 25, BREAKING[behaviour])

@@ -23,7 +23,7 @@ from edgexfer.training.evaluate import predict_logits, top1_pct
 from edgexfer.training.loop import Job, fit
 from edgexfer.training.objective import cross_entropy
 from edgexfer.training.setup import doubt_validation
-from tests.training.toy import Net, bits, make_job, make_run
+from tests.training.toy import Net, bits, make_job, make_run, without_labels
 
 pytestmark = pytest.mark.torch
 
@@ -100,13 +100,17 @@ def test_it_learns_with_each_optimizer_and_precision(
     assert {p.dtype for p in job.model.parameters()} == {torch.float32}
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unlabelled", [0, 7])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    tmp_path: Path, unlabelled: int
+) -> None:
     weights = []
     for accumulate in (1, 4):
         with make_run(tmp_path / str(accumulate)) as run:
             net = Net(norm=False, dropout=0.0)
             net.load_state_dict(seeded(norm=False).state_dict())
             job = make_job(run, net, accumulate=accumulate, optimizer="sgd", epochs=1)
+            without_labels(job.feed, unlabelled)
             assert fit(job).micro_batch == 32 // accumulate
             weights.append(job.model.state_dict())
     for name, tensor in weights[0].items():

@@ -33,7 +33,7 @@ from edgexfer.recipe import (
 from edgexfer.report.sweep import sweep_answer, sweep_table
 from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.multitask import Balance, label_objective, make_balance
-from edgexfer.training.objective import Views
+from edgexfer.training.objective import Views, mean_targets
 from edgexfer.training.predictions import read_rights
 from edgexfer.training.stage import images_of, open_data
 from edgexfer.transfer.curve import learning_curve
@@ -112,6 +112,23 @@ def test_each_task_has_its_own_cross_entropy_and_missing_labels_ask_nothing() ->
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert not logits.grad[2].any() and not logits.grad[0, 2:].any()
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_parts_of_a_step_make_its_loss_however_its_labels_are_spread(learns: bool) -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(4, 5)
+    for row, column in ((0, 1), (0, 3), (1, 0), (2, 1)):
+        targets[row, column] = 1
+    objective = label_objective(TASKS, Balance((2.0, 0.5), learns=learns), 0.1)
+    pixels = torch.zeros(4, 3, 2, 2)
+    whole, _ = objective(_Fixed(logits), pixels, targets, VIEWS)
+    step = replace(VIEWS, targets_mean=mean_targets(targets))
+    parts = [
+        objective(_Fixed(logits[a:b]), pixels[a:b], targets[a:b], step.part(a, b))[0]
+        for a, b in ((0, 2), (2, 4))
+    ]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
 def test_uncertainty_is_kendalls_and_stands_still_without_labels() -> None:
