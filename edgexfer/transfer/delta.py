@@ -21,6 +21,7 @@ from edgexfer.models.head import head_parameters
 from edgexfer.models.layers import find_layer, stage_modules
 from edgexfer.models.normalise import PixelModel
 from edgexfer.models.taps import Taps, probe
+from edgexfer.training.distributed import world
 from edgexfer.training.objective import Objective, Views, labelled_cross_entropy
 from edgexfer.transfer.l2sp import half_square, undecayed
 from edgexfer.transfer.plan import STRICT, Plan, Subject
@@ -64,7 +65,8 @@ def prepare(subject: Subject) -> Plan:
         )
     height, width = subject.built.preprocess.size
     tapped = probe(model, layers, torch.zeros(1, 3, height, width))
-    guide = PixelModel(copy.deepcopy(model).requires_grad_(False).eval(), subject.built.preprocess)
+    kept = copy.deepcopy(model).requires_grad_(False)
+    guide = PixelModel(kept, subject.built.preprocess).to(world().device).eval()
     maps = Taps(model, tapped, training=True)
     wanted = Taps(guide.model, tapped, training=False)
 
@@ -89,7 +91,8 @@ def _objective(subject: Subject, guide: nn.Module, maps: Taps, wanted: Taps) -> 
     def objective(
         pixel_model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
+        # The guide answers in its own precision, whatever the model trains in.
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             guide(pixels)
         hard = labelled_cross_entropy(
             pixel_model(pixels), targets, views.labelled(targets), smoothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from edgexfer.core.errors import ModelError
 from edgexfer.models.normalise import PixelModel
 from edgexfer.recipe import DataSection
+from edgexfer.training.distributed import World
 from edgexfer.training.objective import Views
 from edgexfer.transfer import bss
 from edgexfer.transfer.finetune import finetune
@@ -92,6 +94,23 @@ def test_a_firmer_pull_keeps_the_weights_nearer(
         names = [n for n in start if n.endswith("conv1.weight")]
         ways.append(sum(float((end[n] - start[n]).square().sum()) for n in names))
     assert ways[1] < 0.5 * ways[0]
+
+
+@pytest.mark.parametrize("strategy", ["l2sp", "delta", "bss", "cotuning"])
+def test_what_a_strategy_keeps_beside_the_model_is_on_the_models_device(
+    data: DataSection, weights: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device ``meta`` refuses tensors of others as a GPU does, and is on every machine."""
+    meta = torch.device("meta")
+    place = f"edgexfer.transfer.{strategy}.world"
+    monkeypatch.setattr(place, lambda: World(device=meta), raising=False)
+    plan, model = prepared(data, weights, strategy)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown to meta
+    if plan.auxiliary is not None:  # the loop does so
+        plan.auxiliary.to(meta)
+    assert plan.objective is not None
+    loss, _ = plan.objective(model.to(meta), *(t.to(meta) for t in batch()), VIEWS)
+    assert loss.device == meta
 
 
 @pytest.mark.parametrize("strategy", ["l2sp", "delta"])
