@@ -16,10 +16,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Union
 
 from edgexfer.bench.lock import Busy, take_board
-from edgexfer.core.errors import InputError
+from edgexfer.core.errors import DiskError, InputError
 from edgexfer.core.files import read_json, write_json
 
 # What ignores a polite end has so long; then it is killed.
@@ -280,14 +280,22 @@ def _run(folder: Path, argv: Sequence[str], limit_s: float, tell: int) -> NoRetu
     except _Ended:
         _end_children()
         os._exit(0)
-    except OSError as error:  # TimeoutError is one too, and was caught above
+    except (OSError, DiskError) as error:  # a TimeoutError was caught above
         code = 127
-        (folder / "stderr").write_text(f"{argv[0]}: cannot be started ({error.strerror})\n")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    _end_children()
+        _say_why(folder, argv[0], error)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _end_children()
     write_json(folder / "end.json", {"code": code})
     os._exit(0)
+
+
+def _say_why(folder: Path, program: str, error: Union[OSError, DiskError]) -> None:
+    """Leave word of what stood in a job's way."""
+    how = error.what if isinstance(error, DiskError) else f"cannot be started ({error.strerror})"
+    with contextlib.suppress(OSError):  # the disk may be full
+        (folder / "stderr").write_text(f"{program}: {how}\n")
 
 
 def _end(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - a signal handler's signature
