@@ -210,7 +210,7 @@ def _summary(record: Record) -> str:
 
 def _verify(args: argparse.Namespace) -> int:
     import_numpy()
-    from edgexfer.bench.verify import verify_bundle
+    from edgexfer.bench.verify import nothing_ran, verify_bundle
 
     findings = verify_bundle(args.bundle, platform.machine())
     if args.json:
@@ -218,6 +218,8 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         for finding in findings:
             sys.stdout.write(f"{finding.status:8}{finding.name}  {finding.detail}\n")
+    if nothing_ran(findings):
+        sys.stderr.write(f"{nothing_ran(findings)}\n")
     return 1 if any(finding.status == "failed" for finding in findings) else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 from edgexfer.bench.feed import check_session, read_array
 from edgexfer.bench.golden import check_golden
@@ -58,6 +58,16 @@ def verify_bundle(bundle: Path, machine: str) -> List[Finding]:
         _arrays(bundle, manifest),
         *(_artefact(bundle, manifest, a, machine) for a in manifest.artefacts),
     ]
+
+
+def nothing_ran(findings: Sequence[Finding]) -> str:
+    """Say that no artefact could run, and what would let one; empty where one has been run."""
+    artefacts = [f for f in findings if f.name not in ("files", "preprocess")]
+    if any(f.status != "skipped" for f in artefacts):
+        return ""
+    fixes = list(dict.fromkeys(f.fix for f in artefacts if f.fix))
+    fixes.append("type `python3 edgexfer.pyz verify .` on the device, or --on ssh:HOST here")
+    return f"nothing could run here, so nothing was computed: {'; or '.join(fixes)}"
 
 
 def _arrays(bundle: Path, manifest: Manifest) -> Finding:

@@ -25,6 +25,7 @@ def command(bundle: Path, as_json: bool, **given: Any) -> int:
     """
     import json
 
+    from edgexfer.bench.verify import nothing_ran
     from edgexfer.core.codec import encode
     from edgexfer.remote.verify import verify
 
@@ -39,4 +40,7 @@ def command(bundle: Path, as_json: bool, **given: Any) -> int:
             before = f"{machine}: " if several else ""
             for finding in findings:
                 click.echo(f"{before}{finding.status:8}{finding.name}  {finding.detail}")
+    for machine, findings in found.items():
+        if nothing_ran(findings):
+            click.echo(f"{machine}: {nothing_ran(findings)}", err=True)
     return int(any(f.status == "failed" for findings in found.values() for f in findings))

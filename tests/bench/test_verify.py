@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgexfer.bench.verify import Finding, verify_bundle
+from edgexfer.bench.verify import Finding, nothing_ran, verify_bundle
 from edgexfer.core.bundle import FileEntry, Reference, read_manifest, seal
 from edgexfer.core.errors import BundleError
 from tests.bundles import reseal
@@ -116,6 +116,17 @@ def test_images_of_another_size_are_a_finding(bundle: Path) -> None:
 def test_an_artefact_for_another_machine_is_skipped(bundle: Path) -> None:
     found = _by_name(verify_bundle(bundle, "riscv64"))["x86-null-fp32"]
     assert (found.status, found.detail) == ("skipped", f"is for {HERE}, this is riscv64")
+
+
+def test_that_nothing_could_run_is_said_with_what_would(bundle: Path) -> None:
+    assert nothing_ran(verify_bundle(bundle, HERE)) == ""
+    said = nothing_ran(verify_bundle(bundle, "riscv64"))
+    assert said.startswith("nothing could run here, so nothing was computed: ")
+    assert "`python3 edgexfer.pyz verify .` on the device" in said
+    manifest = read_manifest(bundle)
+    other = dataclasses.replace(manifest.artefacts[0], backend="tensorrt")
+    reseal(bundle, dataclasses.replace(manifest, artefacts=(other,)))
+    assert "tensorrt" in nothing_ran(verify_bundle(bundle, HERE))
 
 
 def test_an_artefact_whose_runtime_is_missing_is_skipped(bundle: Path) -> None:
