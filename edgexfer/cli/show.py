@@ -32,6 +32,8 @@ def show_run(
         compared = {"guard": encode(sweep)} if sweep is not None else {}
         click.echo(json.dumps({**encode(info), **compared}, indent=2))
         return
+    for warning in info.result.get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
     test = info.result["test"]
     click.echo(
         f"{place}: {info.result['model']}, {info.result['parameters'] / 1e6:.2f} M parameters, "

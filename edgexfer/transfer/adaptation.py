@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgexfer.core.errors import RecipeError
+from edgexfer.data.dataset import UNLABELLED
 from edgexfer.models.features import HeadInput
+from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.objective import Objective, Views, labelled_cross_entropy
+from edgexfer.training.stage import images_of
 from edgexfer.transfer.plan import Plan, Subject
 
 SPLIT = "train+unlabelled"
@@ -78,6 +82,34 @@ def align(subject: Subject, weight: float, steepness: float, apart: Apart) -> Pl
         return hard + scale * distance, {"hard": hard.detach(), name: distance.detach()}
 
     return adapt(subject, objective, auxiliary=features, finish=features.close)
+
+
+def one_class_in_folders(subject: Subject) -> tuple[str, ...]:
+    """Warn where the target's folders say that all its images are of one class."""
+    place, classes = Path(str(subject.data.unlabelled)).resolve(), subject.dataset.classes
+    keys = subject.dataset.splits[UNLABELLED].keys
+    folders = {(place.name, *key.split("/")[1:-1])[-1] for key in keys}
+    if len(folders) > 1 or not folders <= set(classes):
+        return ()
+    return (_warning(f"every image of {subject.data.unlabelled} lies in a folder of", *folders),)
+
+
+def one_class_in_answers(subject: Subject) -> tuple[str, ...]:
+    """Warn where the trained model says that all images of the target are of one class."""
+    preprocess, dataset = subject.built.preprocess, subject.dataset
+    images = images_of(subject.data, dataset, UNLABELLED, preprocess)
+    said = set(predict_logits(subject.built.model, preprocess, images).argmax(1).tolist())
+    if len(said) > 1:
+        return ()
+    what = f"the model puts all {len(images)} images of {subject.data.unlabelled} into"
+    return (_warning(what, dataset.classes[said.pop()]),)
+
+
+def _warning(what: str, name: str) -> str:
+    return (
+        f"{what} class {name!r}; adapting takes the target's images for as mixed as the source's, "
+        "and does harm where they are not: compare with strategy full on images with labels"
+    )
 
 
 def of_target(targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from edgexfer.training.stage import (
     open_training,
     train_along,
 )
+from edgexfer.transfer.adaptation import one_class_in_answers, one_class_in_folders
 from edgexfer.transfer.plan import (
     Plan,
     Subject,
@@ -71,7 +72,12 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
 
         # 2. The architecture with its new head; the strategy says what becomes of it.
         built = build_model(teacher.model, len(dataset.classes), train.seed)
-        plan: Plan = strategy.prepare(Subject(built, teacher, options, data, dataset))
+        subject = Subject(built, teacher, options, data, dataset)
+        plan: Plan = strategy.prepare(subject)
+        warnings = one_class_in_folders(subject) if plan.balanced else ()
+        if here.leader:
+            for warning in warnings:
+                say(f"warning: {warning}")
 
         # 3. The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
@@ -95,7 +101,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
 
         # 5. Test once, save, and say so.
         found = dict(plan.results()) if plan.results and here.leader else {}
-        if plan.balanced:
+        if plan.balanced and here.leader:
             found["unlabelled_images"] = int((feed.labels < 0).sum())
+            found["warnings"] = [*warnings, *(() if warnings else one_class_in_answers(subject))]
         classes = plan.classes or dataset.classes
         return finish(run, built, result, classes, test, found)

@@ -32,7 +32,7 @@ from edgexfer.recipe import DataSection
 from edgexfer.training.objective import Views
 from edgexfer.training.stage import Built, open_data
 from edgexfer.transfer import coral, dann, mmd, pseudo, reconstruction
-from edgexfer.transfer.adaptation import ramp
+from edgexfer.transfer.adaptation import one_class_in_answers, one_class_in_folders, ramp
 from edgexfer.transfer.finetune import finetune
 from edgexfer.transfer.plan import Plan, Subject
 from tests.pictures import write_folder
@@ -387,6 +387,33 @@ def test_what_cannot_be_adapted_is_refused(
         finetune(place, section("mmd", **named), tmp_path / "run")
     assert what in caught.value.what
     assert fix in caught.value.fix
+
+
+def test_a_folder_of_one_class_is_warned_of(
+    tmp_path: Path, domains: DataSection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = write_folder(tmp_path / "target", 12, {"red": (170, 20, 10)})
+    typed = ["finetune", "--data", domains.path, "--unlabelled", str(target), "--out"]
+    typed += [str(tmp_path / "run"), "--model", "resnet8", "--size", "16", "--strategy", "mmd"]
+    typed += ["--epochs", "1", "--batch-size", "16", "--augment", "none", "--precision", "fp32"]
+    assert run([*typed, "--compile", "off"]) == 0
+    line = f"warning: every image of {target} lies in a folder of class 'red'; adapting takes"
+    assert capsys.readouterr().err.count(line) == 2, "before the training, and after it"
+    (warning,) = read_run(tmp_path / "run").result["warnings"]
+    assert "as mixed as the source's" in warning
+
+
+def test_answers_of_one_class_are_warned_of(domains: DataSection) -> None:
+    net = Net()
+    built = Built(net, "net", Preprocess((8, 8), 8), "random", {})
+    found = Subject(built, section("pseudo"), pseudo.Options(), domains, open_data(domains))
+    assert one_class_in_folders(found) == ()
+    with torch.no_grad():
+        net.fc.weight.mul_(100)
+        assert one_class_in_answers(found) == ()
+        net.fc.bias[1] = 1e4
+    (warning,) = one_class_in_answers(found)
+    assert f"all 24 images of {domains.unlabelled} into class 'green'" in warning
 
 
 def test_the_command_line_and_a_recipe_reach_a_strategy(
