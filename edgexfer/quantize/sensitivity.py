@@ -142,7 +142,7 @@ def measure_nodes(
 
 
 def logits_of(proto: ModelProto, images: Calibration, name: str, threads: int = 0) -> Float32:
-    """Run a graph on images and return its first output, (N, C).
+    """Run a graph on images and return its logits, (N, C), those of several outputs side by side.
 
     Args:
         proto: the graph.
@@ -153,7 +153,8 @@ def logits_of(proto: ModelProto, images: Calibration, name: str, threads: int = 
     Raises:
         BackendError: ONNX Runtime cannot run it.
     """
-    rows = [found[0] for found in run_batches(proto, images, name, threads=threads)]
+    batches = run_batches(proto, images, name, threads=threads)
+    rows = [np.concatenate(outputs, axis=1) for outputs in batches]
     return np.concatenate(rows).astype(np.float32, copy=False)
 
 

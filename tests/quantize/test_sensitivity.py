@@ -97,3 +97,22 @@ def test_a_scale_that_is_far_too_coarse_is_named(
     taker = next(n for n in onnx.load(fp32).graph.node if n.input[0] == "relu_3")
     assert first.node == taker.name
     assert first.share_pct > 90
+
+
+def test_a_node_before_a_later_output_counts_too(
+    fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    proto = onnx.load(fp32)
+    first = next(n for n in proto.graph.node if n.output[0] == proto.graph.output[0].name)
+    second = proto.graph.node.add()
+    second.CopyFrom(first)
+    second.name, second.output[0] = "second", "second_logits"
+    output = proto.graph.output.add()
+    output.CopyFrom(proto.graph.output[0])
+    output.name = "second_logits"
+    onnx.save(proto, tmp_path / "two.onnx")
+    placed = Placed(Quantization(activations="int8"), restricted=True, whole=True)
+    file = quantized(tmp_path / "two.onnx", tmp_path, placed, calibration)
+    alone = {f.node: f for f in measure_nodes(file, tmp_path / "two.onnx", calibration)}
+    assert alone["second"].alone_db is not None
+    assert alone["second"].share_pct == pytest.approx(alone[first.name].share_pct)

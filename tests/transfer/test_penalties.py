@@ -109,7 +109,8 @@ def test_what_a_strategy_keeps_beside_the_model_is_on_the_models_device(
     if plan.auxiliary is not None:  # the loop does so
         plan.auxiliary.to(meta)
     assert plan.objective is not None
-    loss, _ = plan.objective(model.to(meta), *(t.to(meta) for t in batch()), VIEWS)
+    pixels, targets = batch()
+    loss, _ = plan.objective(model.to(meta), pixels.to(meta), targets.to(meta), VIEWS)
     assert loss.device == meta
 
 
