@@ -352,8 +352,9 @@ def _power(record: Record) -> Tuple[Optional[Energy], str]:
         measured = _measured_ns(run)
         if run.sensors is None or measured is None:
             continue
-        count = run.bulk.samples if run.bulk is not None else len(run.infer_ns) * run.kept_every
-        parts.append(Part(run.sensors, measured, count))
+        calls = len(run.infer_ns) * run.kept_every
+        images = run.bulk.samples if run.bulk is not None else calls * record.settings["batch"]
+        parts.append(Part(run.sensors, measured, images))
     prefer = "nvml" if record.artefact.get("backend") == "tensorrt" else ""
     return energy(parts, prefer) if parts else (None, "no sensor was read")
 

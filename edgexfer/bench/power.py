@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from edgexfer.core.record import Energy
 from edgexfer.core.samples import Sensors
@@ -44,7 +44,7 @@ class Part:
         sensors: with readings of the idle machine after ``measured_ns``, and as long at their
             beginning; a warm-up may lie between those and time 0.
         measured_ns: length of the measured part.
-        inferences: how many fell in it.
+        inferences: how many samples fell in it; a call of a batch is several.
     """
 
     sensors: Sensors
@@ -213,7 +213,7 @@ def _updates(part: Part, names: Tuple[str, ...]) -> Tuple[int, float]:
 
     What a counter of energy can tell apart is a step of it in one period.
     """
-    steps: Dict[float, int] = {}
+    steps: List[List[float]] = []
     per_reading = 1e6 / part.sensors.period_ns if names[0].endswith("_uj") else 1.0
     for name in names:
         inside = [
@@ -221,9 +221,7 @@ def _updates(part: Part, names: Tuple[str, ...]) -> Tuple[int, float]:
             for at, value in zip(part.sensors.times_ns, part.sensors.series[name])
             if value is not None and 0 <= at <= part.measured_ns
         ]
-        for low, high in zip(inside, inside[1:]):
-            if high != low:
-                step = abs(high - low) * per_reading
-                steps[step] = steps.get(step, 0) + 1
-    # Several rails are read together, so that the most of any rail is what counts as updates.
-    return math.ceil(sum(steps.values()) / len(names)), min(steps, default=0.0)
+        changes = [abs(high - low) * per_reading for low, high in zip(inside, inside[1:])]
+        steps.append([change for change in changes if change])
+    # Rails are read together, and one may stand still: the liveliest tells how often they are new.
+    return max(map(len, steps)), min((change for each in steps for change in each), default=0.0)

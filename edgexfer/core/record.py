@@ -181,7 +181,7 @@ class Sustained:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy per inference from a named sensor, measured with the latencies.
+    """Energy per inference of one sample from a named sensor, measured with the latencies.
 
     Attributes:
         gross_mj: energy of the measured part / inferences.
@@ -194,7 +194,7 @@ class Energy:
         u95_pct: half the 95 % interval of ``net_mj``, in percent of it; ``None`` where unknown.
         window_s: length of the measured part.
         updates: how often the sensor's value changed in it.
-        inferences: how many fell in it.
+        inferences: how many samples fell in it; a call of a batch is several.
     """
 
     gross_mj: float

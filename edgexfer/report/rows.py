@@ -55,7 +55,11 @@ class Row:
 
     @property
     def pace_ns(self) -> float | None:
-        """What one image costs in nanoseconds: the p50 latency, or the reciprocal of ``per_s``."""
+        """What records of the same settings are ranked by, in nanoseconds.
+
+        The p50 latency of a call, which of a batch or of several streams is that of several images;
+        where a rate was measured, what one image costs at it.
+        """
         if self.record.throughput or self.record.server:
             return 1e9 / self.per_s if self.per_s else None
         return self.p50_ns

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from edgexfer.bench import latency
+from edgexfer.bench.analyse import analyse
 from edgexfer.bench.power import Part, choose_rails, energy
 from edgexfer.bench.scenarios import Ask, run_scenario
 from edgexfer.core.samples import Sensors
+from tests.bench.made import make_record, make_run
 
 PERIOD_S = 0.25
 
@@ -170,6 +173,38 @@ def test_no_sensor_and_no_part() -> None:
     without = Sensors(1, (0, 1), {"cpu0_mhz": (1, 1)}, {}, {"power": "none in a container"})
     assert energy([Part(without, 1, 1)]) == (None, "none in a container")
     assert energy([]) == (None, "nothing was measured")
+
+
+def test_a_rail_that_stands_still_makes_the_sensor_no_slower() -> None:
+    alone = part(load, name="ina3221:VDD_GPU_SOC_mw")
+    series = alone.sensors.series
+    still = dict.fromkeys(
+        ("ina3221:VDD_CPU_CV_mw", "ina3221:VIN_SYS_5V0_mw"), (500.0,) * len(alone.sensors.times_ns)
+    )
+    three = dataclasses.replace(alone.sensors, series={**series, **still})
+    found, _ = energy([dataclasses.replace(alone, sensors=three)])
+    expected, _ = energy([alone])
+    assert found is not None
+    assert expected is not None
+    assert found.rail == "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0"
+    assert found.updates == expected.updates
+    assert found.resolution_mw == expected.resolution_mw
+
+
+def test_a_call_of_a_batch_is_as_many_inferences() -> None:
+    second = 1_000_000_000
+    measured: dict[str, Any] = {
+        "infer_ns": (second,) * 60,
+        "issued_ns": tuple(second * i for i in range(60)),
+        "sensors": part(load).sensors,
+    }
+    for batch in (1, 8):
+        settings = {"scenario": "sustained", "batch": batch}
+        raw = make_record([()], settings=settings)
+        record = analyse(dataclasses.replace(raw, processes=(make_run(**measured),)))
+        assert record.power is not None
+        assert record.power.inferences == 60 * batch
+        assert record.power.gross_mj == pytest.approx(12_000 / batch, rel=0.01)
 
 
 def test_a_sensor_that_only_one_process_saw() -> None:
