@@ -156,8 +156,8 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-    """Drop the code marks; a text that opens with a literal value keeps its case."""
-    if text.startswith("``"):
+    """Drop the code marks; a text that opens with a literal value or a symbol keeps its case."""
+    if text.startswith("``") or not re.match("a |[a-z]{2}", text):
         return text.replace("``", "")
     text = text.replace("``", "")
     return text[:1].upper() + text[1:]

@@ -27,8 +27,8 @@ class Options:
     """How much fades.
 
     Attributes:
-        weight: η.
-        values: k.
+        weight: strength of the shrinkage (η).
+        values: how many of the smallest singular values shrink (k).
     """
 
     __pydantic_config__ = STRICT

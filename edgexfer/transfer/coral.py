@@ -28,8 +28,8 @@ class Options:
     """How firmly the covariances are held together.
 
     Attributes:
-        weight: w.
-        ramp: γ of λ(p) = 2 / (1 + exp(-γp)) - 1; the larger, the sooner the weight is full.
+        weight: strength of the alignment (w).
+        ramp: how soon the weight is full (γ of λ(p) = 2 / (1 + exp(-γp)) - 1).
     """
 
     __pydantic_config__ = STRICT

@@ -35,7 +35,7 @@ class Options:
     """How much the source's classes count.
 
     Attributes:
-        weight: λ.
+        weight: strength of the loss on the source's classes (λ).
     """
 
     __pydantic_config__ = STRICT

@@ -32,8 +32,8 @@ class Options:
     """The domain head, and how firmly it is opposed.
 
     Attributes:
-        weight: w.
-        ramp: γ of λ(p); the larger, the sooner the features are trained against the domain head.
+        weight: strength of the domain loss (w).
+        ramp: how soon the features are trained against the domain head (γ of λ(p)).
         hidden: units in each of its hidden layers.
     """
 

@@ -34,8 +34,8 @@ class Options:
     """What stays, and how firmly.
 
     Attributes:
-        weight: α.
-        head_weight: β.
+        weight: strength of the pull on feature maps (α).
+        head_weight: strength of the head's own weight decay (β).
         layers: whose maps stay, by the number of a stage or the name of a layer: [2, -1]; unset
             takes every stage.
     """

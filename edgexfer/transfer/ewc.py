@@ -33,7 +33,7 @@ class Options:
 
     Attributes:
         old: the former run.
-        weight: of the pull towards the former weights, λ.
+        weight: strength of the pull towards the former weights (λ).
         images: former training images that the Fisher information is estimated from.
     """
 

@@ -30,8 +30,8 @@ class Options:
     """How firm the pull is.
 
     Attributes:
-        weight: α.
-        head_weight: β.
+        weight: strength of the pull towards the first weights (α).
+        head_weight: strength of the head's own weight decay (β).
     """
 
     __pydantic_config__ = STRICT

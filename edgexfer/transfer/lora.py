@@ -29,8 +29,8 @@ class Options:
     Attributes:
         targets: layers that change, of the kinds attention, linear, conv, pointwise, or by the name
             or number of a stage or layer: [attention, layer3]; unset takes all below the head.
-        rank: r.
-        alpha: α.
+        rank: rank of each change (r).
+        alpha: scale of the changes, divided by the rank (α).
     """
 
     __pydantic_config__ = STRICT

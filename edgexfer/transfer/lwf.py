@@ -29,8 +29,8 @@ class Options:
 
     Attributes:
         old: the former run.
-        weight: of the former answers, λ.
-        temperature: softens both answers, T.
+        weight: strength of the former answers (λ).
+        temperature: how far both answers are softened (T).
     """
 
     __pydantic_config__ = STRICT

@@ -34,9 +34,9 @@ class Options:
     """How firmly, and at which widths, the features are compared.
 
     Attributes:
-        weight: w.
+        weight: strength of the attraction (w).
         kernels: how many Gaussian kernels, each twice as wide as the one before.
-        ramp: γ of λ(p) = 2 / (1 + exp(-γp)) - 1; the larger, the sooner the weight is full.
+        ramp: how soon the weight is full (γ of λ(p) = 2 / (1 + exp(-γp)) - 1).
     """
 
     __pydantic_config__ = STRICT

@@ -52,9 +52,9 @@ class Options:
     """How the head comes to be.
 
     Attributes:
-        head: logistic, svm (whose outputs are margins, no log probabilities), mlp (a hidden layer
-            before the outputs), or trained (by the training loop, with its schedule and
-            augmentation).
+        head: ``logistic``, ``svm`` (whose outputs are margins, no log probabilities), ``mlp`` (a
+            hidden layer before the outputs), or ``trained`` (by the training loop, with its
+            schedule and augmentation).
         c: C of logistic, svm and mlp; unset takes the one, from 1e-4 to 100, that is best on the
             val images.
         hidden: units of an mlp's hidden layer, of several tasks for each; unset takes 64.

@@ -39,8 +39,8 @@ class Options:
     """What the model may teach itself.
 
     Attributes:
-        weight: w.
-        threshold: τ, 0..1.
+        weight: strength of the loss on target images (w).
+        threshold: how sure an answer must be to teach, 0..1 (τ).
         align: whether answers are balanced over the classes first.
     """
 

@@ -34,7 +34,7 @@ class Options:
     """What counts for how much.
 
     Attributes:
-        balance: λ, 0..1: the share of the labels; the rest is the reconstruction's.
+        balance: share of the labels in the loss, 0..1 (λ); the rest is the reconstruction's.
     """
 
     __pydantic_config__ = STRICT

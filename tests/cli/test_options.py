@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import click
 import pytest
 
 from edgexfer.cli import run
-from edgexfer.cli.options import beside, section_options
+from edgexfer.cli.options import attribute_docs, beside, section_options
 from edgexfer.recipe import StudentSection, TrainSection, load_recipe
+from edgexfer.transfer.plan import strategy_names
 from tests.cli.bad import Place
 
 RECIPE = """\
@@ -150,3 +152,41 @@ def test_the_help_of_a_flag_says_its_default() -> None:
     assert texts["nesterov"].endswith("[default: nesterov]")
     assert texts["decay_all"].endswith("[default: no-decay-all]")
     assert "[default:" not in texts["patience"]
+
+
+def test_the_list_of_strategies_has_papers_and_options_in_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["finetune", "--list-strategies"]) == 0
+    parts: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if not line.startswith(" "):
+            parts[line.partition(":")[0]] = lines = []
+        else:
+            lines.append(line.strip())
+    assert tuple(parts) == strategy_names()
+    without = {n for n, lines in parts.items() if not re.search(r'", .*\d{4}$', "".join(lines[:1]))}
+    assert without == {"full", "scratch"}, "a control, and what everybody does"
+    assert parts["mmd"][0].startswith('Long et al., "Learning Transferable Features with')
+    assert 'ICML 2015; Gretton et al., "A Kernel Two-Sample Test", JMLR 2012' in parts["mmd"][0]
+    options = [line for lines in parts.values() for line in lines if line.startswith("--option")]
+    assert (
+        "--option alpha=...  Scale of the changes, divided by the rank (α).  [default: 16.0]"
+        in (parts["lora"])
+    )
+    for line in options:
+        words = line.partition("=...  ")[2].partition("  [default")[0].split()
+        assert len(words) > 2, line
+
+
+def test_a_text_that_opens_with_a_symbol_keeps_it() -> None:
+    class Section:
+        """Of a kind.
+
+        Attributes:
+            first: η.
+            second: a folder.
+            third: ``none`` takes all.
+        """
+
+    assert list(attribute_docs(Section).values()) == ["η.", "A folder.", "none takes all."]
