@@ -6,16 +6,20 @@ touched.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edgexfer.core.bundle import MANIFEST, Manifest, verify_files
 from edgexfer.core.errors import BundleError, EdgexferError
-from edgexfer.core.files import disk_errors, fsync_dir, make_dir
+from edgexfer.core.files import disk_errors, free_bytes, fsync_dir, make_dir
 
 _ANOTHER = "choose another --out"
 
@@ -65,39 +69,79 @@ def making(out: Path) -> Iterator[Path]:
         BundleError: another process has made ``out`` meanwhile.
     """
     make_dir(out.parent)
-    _sweep(out)
-    folder = out.parent / f".{out.name}.making.{os.getpid()}"
-    with disk_errors(folder):
-        folder.mkdir()
-    try:
-        with disk_errors(out):
-            yield folder
-            _flush(folder)
+    with ExitStack() as held:
+        # Nobody sweeps meanwhile: the new folder is not held yet.
+        with disk_errors(out.parent), _held(out.parent):
+            _sweep(out)
+            folder = out.parent / f".{out.name}.making.{uuid.uuid4().hex[:12]}"
+            folder.mkdir()
+            held.enter_context(_held(folder))
         try:
-            folder.replace(out)
-        except OSError as error:
-            raise BundleError(f"{out}: was made by another process meanwhile", _ANOTHER) from error
-        fsync_dir(out.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+            with _write_errors(out, folder):
+                yield folder
+                _flush(folder)
+            try:
+                folder.replace(out)
+            except OSError as error:
+                raise BundleError(
+                    f"{out}: was made by another process meanwhile", _ANOTHER
+                ) from error
+            fsync_dir(out.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _sweep(out: Path) -> None:
     for place in out.parent.glob(f".{glob.escape(out.name)}.making.*"):
-        pid = place.suffix[1:]
-        if pid.isdigit() and not _runs(int(pid)):
-            shutil.rmtree(place, ignore_errors=True)
+        # Another process may be done with it just now.
+        with suppress(FileNotFoundError), _held(place, wait=False) as free:
+            if free:
+                shutil.rmtree(place, ignore_errors=True)
 
 
-def _runs(pid: int) -> bool:
+@contextmanager
+def _held(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder for the block and say whether it is held; a killed process lets go of it.
+
+    Numbers of processes would not tell: in a container the next one has the same.
+
+    Args:
+        folder: there already.
+        wait: for others to let go; else not held where one holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:  # held, or on a disk without locks, where nothing is swept
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _write_errors(out: Path, folder: Path) -> Iterator[None]:
+    """Turn errors of writing into a DiskError that names the place.
+
+    What fails at a file elsewhere, such as reading an image, is no fault of ``out`` and goes its
+    way.
+
+    Raises:
+        DiskError: the disk of ``out`` or that of temporary files is full, or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, str) and not Path(name).absolute().is_relative_to(folder.absolute()):
+            raise
+        places = (out, Path(tempfile.gettempdir()))
+        full = error.errno == errno.ENOSPC
+        with disk_errors(min(places, key=free_bytes) if full else out):
+            raise
 
 
 def _flush(folder: Path) -> None:

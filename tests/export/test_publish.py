@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from edgexfer.core.errors import BundleError, DiskError
+from edgexfer.export import publish
 from edgexfer.export.publish import find_same, making
 from edgexfer.export.stage import export
 from edgexfer.recipe import ExportSection
@@ -36,14 +39,49 @@ def test_whatever_ends_it_leaves_nothing(error: type[BaseException], tmp_path: P
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
-    dead = tmp_path / ".bundle.making.999999999"
-    alive = tmp_path / f".bundle.making.{os.getppid()}"
-    for place in (dead, alive):
-        place.mkdir()
-        (place / "a").write_text("x")
+    # Processes of two containers may have one number, this one's too.
+    for name in ("999999999", str(os.getpid()), "0123abcd"):
+        (tmp_path / f".bundle.making.{name}").mkdir()
+        (tmp_path / f".bundle.making.{name}" / "a").write_text("x")
     with making(tmp_path / "bundle"):
         pass
-    assert names(tmp_path) == [alive.name, "bundle"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BundleError, match="was made by another process meanwhile"),
+        making(tmp_path / "bundle") as first,
+    ):
+        (first / "a").write_text("x")
+        with making(tmp_path / "bundle") as second:
+            (second / "b").write_text("x")
+        assert (first / "a").is_file()
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["b"]
+
+
+def test_errors_of_other_files_are_not_blamed_on_the_bundle(tmp_path: Path) -> None:
+    theirs = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "image.png"))
+    with pytest.raises(PermissionError) as caught, making(tmp_path / "bundle"):
+        raise theirs
+    assert caught.value is theirs
+    with (
+        pytest.raises(DiskError, match=r"bundle: cannot be written \(Permission denied\)"),
+        making(tmp_path / "bundle") as folder,
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "a"))
+
+
+def test_the_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = {tmp_path / "bundle": 10**9, tmp_path / "temporary": 0}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(publish, "free_bytes", rooms.__getitem__)
+    with (
+        pytest.raises(DiskError, match=r"temporary: no room left to write"),
+        making(tmp_path / "bundle"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_name_with_odd_characters_is_swept_too(tmp_path: Path) -> None:
