@@ -6,10 +6,11 @@ accuracy run and the timed run feed the same session through the same call.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgexfer.bench.clocks import Wanted, changed_clocks, fastest
 from edgexfer.bench.device import emulator, facts, interpreter
@@ -25,7 +26,7 @@ from edgexfer.bench.latency import (
 )
 from edgexfer.bench.memory import peak_pss_bytes
 from edgexfer.bench.power import IDLE_S
-from edgexfer.bench.scenarios import Ask, Measured, all_at_once, groups, run_scenario
+from edgexfer.bench.scenarios import Ask, Call, Measured, all_at_once, groups, run_scenario
 from edgexfer.bench.sensors import Sampler
 from edgexfer.bench.stall import ending_after
 from edgexfer.bench.watch import Watch
@@ -156,26 +157,47 @@ class _Timings:
         idle_s = IDLE_S if job.scenario in ENERGY and sampler.sees_power else 0.0
         time.sleep(idle_s)
         self.warmup_ns, self.converged = self._warm_up()
-        pace = median(self.warmup_ns[-CHECKED:])
         ask = Ask(job.scenario, job.samples, job.seconds, job.batch, job.bound_ns, job.seed)
         sampler.mark()
-        self.measured = run_scenario(ask, self._lanes, self._feeds, pace, reference)
+        self.measured = run_scenario(ask, self._lanes, self._feeds, self._pace(), reference)
         time.sleep(idle_s)
         self.sensors = sampler.stop()
         self.noise = encode(watch.finish())
         reference.close()
         first = self._lanes[0]
         self.rotated_ns, self.repeated_ns = measure_repeats(first, self._feeds, job.seconds)
-        nothing = measure(lambda feed: feed, self._feeds, Limits(_OVERHEAD_SAMPLES, 0.0), job.seed)
-        self.overhead_ns = nothing.infer_ns
+        self.overhead_ns = self._overhead()
 
     def _warm_up(self) -> Tuple[List[int], bool]:
-        """Warm up as the scenario will call."""
-        lanes, feeds, cap_s = self._lanes, self._feeds, self._job.warmup_s
-        if len(lanes) == 1:
-            return warm_up(lanes[0], feeds, cap_s)
-        with all_at_once(lanes) as call:
-            return warm_up(call, [[feeds[i] for i in g] for g in groups(feeds, len(lanes))], cap_s)
+        """Warm up on all lanes."""
+        with _calls(self._lanes, self._feeds) as (call, inputs):
+            return warm_up(call, inputs, self._job.warmup_s)
+
+    def _pace(self) -> float:
+        """Return how long one call takes about, in nanoseconds.
+
+        For ``server``, which takes it for the most that can be served, that of a lane alone: the
+        harness had a share in those of the warm-up.
+        """
+        if self._job.scenario == "server":
+            return median(measure_stage(self._lanes[0], self._feeds, CHECKED))
+        return median(self.warmup_ns[-CHECKED:])
+
+    def _overhead(self) -> List[int]:
+        """Time calls that do nothing, made and timed as the scenario's are."""
+        streams = len(self._lanes) if self._job.scenario == "multi_stream" else 1
+        with _calls([lambda feed: feed] * streams, self._feeds) as (call, inputs):
+            return measure(call, inputs, Limits(_OVERHEAD_SAMPLES, 0.0), self._job.seed).infer_ns
+
+
+@contextlib.contextmanager
+def _calls(lanes: Sequence[Call], feeds: List[Any]) -> Iterator[Tuple[Call, Sequence[Any]]]:
+    """Give one call for all lanes, with the inputs that it takes."""
+    if len(lanes) == 1:
+        yield lanes[0], feeds
+        return
+    with all_at_once(lanes) as call:
+        yield call, [[feeds[i] for i in group] for group in groups(feeds, len(lanes))]
 
 
 def _stages(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgexfer.backends import null
 from edgexfer.bench import run as run_room
+from edgexfer.bench import scenarios
 from edgexfer.bench.feed import normalise
 from edgexfer.bench.job import Job, Result
 from edgexfer.bench.run import run_job, top_class
@@ -105,6 +106,41 @@ def test_a_bundle_without_evaluation_images_says_so(tmp_path: Path, make_job: Ma
     assert result.run is not None
     assert "inputs rotate over 4 images only" in result.run.notes
     assert any("no golden outputs" in text for text in result.run.notes)
+
+
+def test_the_harness_s_own_cost_is_that_of_all_lanes_at_once(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[Any]] = []
+
+    def all_at_once(lanes: list[Any]) -> Any:
+        made.append(lanes)
+        return scenarios.all_at_once(lanes)
+
+    monkeypatch.setattr(run_room, "all_at_once", all_at_once)
+    result = run_job(make_job(scenario="multi_stream", streams=2))
+    assert result.run is not None
+    assert len(result.run.overhead_ns) == 1000
+    assert len(made) == 2  # the warm-up, and then calls that do nothing
+    assert [lane("feed") for lane in made[1]] == ["feed", "feed"]
+
+
+def test_what_can_be_served_is_not_bounded_by_the_harness(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = []
+
+    def scenario(ask: Any, lanes: Any, feeds: Any, pace_ns: float, reference: Any) -> Any:
+        paces.append(pace_ns)
+        return scenarios.Measured()
+
+    hour_ns = 3600 * 10**9
+    monkeypatch.setattr(run_room, "run_scenario", scenario)
+    monkeypatch.setattr(run_room, "warm_up", lambda *_: ([hour_ns] * 100, True))
+    for name in ("server", "offline"):
+        run_job(make_job(scenario=name, streams=2, bound_ns=1))
+    assert paces[0] < hour_ns
+    assert paces[1] == hour_ns
 
 
 def test_wrong_golden_outputs_stop_before_anything_is_timed(
