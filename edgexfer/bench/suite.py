@@ -200,7 +200,7 @@ def make_record(
     """Put the results of one artefact's processes together, and work out their figures."""
     failures = [f"{r.failure.what}; fix: {r.failure.fix}" for r in results if r.failure is not None]
     accuracy = next((r.accuracy for r in results if r.accuracy is not None), None)
-    absent = {key: reason for result in results for key, reason in result.absent.items()}
+    absent = _absent([r.absent for r in results if r.failure is None])
     if accuracy is None and "accuracy" not in absent:
         absent["accuracy"] = "the job failed" if settings.accuracy else "was not asked for"
     return analyse(
@@ -232,6 +232,16 @@ def make_record(
             data=_data_facts(subject),
         )
     )
+
+
+def _absent(processes: Sequence[Dict[str, str]]) -> Dict[str, str]:
+    """Return why figures are missing that no process has; the accuracy is asked of one alone."""
+    return {
+        key: reason
+        for each in processes
+        for key, reason in each.items()
+        if key == "accuracy" or all(key in other for other in processes)
+    }
 
 
 def _bundle_facts(subject: Subject) -> Dict[str, Any]:

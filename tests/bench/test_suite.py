@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_a_failed_artefact_is_not_tried_again_and_stops_no_other(tmp_path: Path)
     assert failed.latency["p50"].value is None
     assert failed.absent["accuracy"] == "the job failed"
     assert len(records["x86-null-fp32"].processes) == 2
+
+
+def test_a_figure_that_one_process_has_is_not_missing(bundle: Path) -> None:
+    built = {"peak_pss_bytes": "it built its engine too", "compile": "in one step"}
+
+    def execute(job: Job) -> Result:
+        result = run_job(replace(job, accuracy=False))
+        more = {"compile": "in one step"} if job.order else built
+        if job.accuracy:
+            more = {**more, "accuracy": "the bundle has no evaluation images"}
+        return replace(result, absent=more)
+
+    manifest = read_manifest(bundle)
+    subject = Subject(bundle, manifest, manifest.artefacts[0])
+    ((_, record),) = run_suite([subject], FAST, execute)
+    assert "host_bytes" in record.memory
+    assert "peak_pss_bytes" not in record.absent
+    assert record.absent["compile"] == "in one step"
+    assert record.absent["accuracy"] == "the bundle has no evaluation images"
 
 
 def test_a_record_says_which_limits_of_the_profile_are_missed(bundle: Path) -> None:
