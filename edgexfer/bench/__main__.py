@@ -123,6 +123,7 @@ def _count(text: str) -> int:
 def _bench(args: argparse.Namespace) -> int:
     import tempfile
 
+    from edgexfer.bench.lock import no_host_beside
     from edgexfer.bench.suite import Subject, refuse_inside, run_suite
     from edgexfer.bench.targets import artefacts_for
 
@@ -143,7 +144,7 @@ def _bench(args: argparse.Namespace) -> int:
         )
     folder = make_dir(out.parent if single else out)
     statuses = []
-    with tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
+    with no_host_beside(), tempfile.TemporaryDirectory(prefix="edgexfer-") as scratch:
         subjects = [Subject(args.bundle, manifest, artefact) for artefact in artefacts]
         suite = run_suite(subjects, settings, lambda job: _execute(job, Path(scratch)))
         for subject, record in suite:

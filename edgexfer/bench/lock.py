@@ -1,11 +1,14 @@
-"""One benchmark at a time per board: a lock that says who has it and since when.
+"""One host measures on a board at a time: a lock that says who has it and since when.
 
+What is measured on a machine without a host shares the lock, so that no host's work runs beside it;
+several of those are not kept apart, and show each other in their records as load.
 The kernel holds it (``flock``) for as long as one process of the holder lives, so that nothing that
 is killed leaves a board locked. Its file is one for all users of the board.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,7 +16,9 @@ import stat
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
+
+from edgexfer.core.errors import MachineError
 
 NAME = "edgexfer-board.lock"
 
@@ -31,12 +36,33 @@ class Busy(Exception):  # noqa: N818 - an answer, not a fault
         self.holder = holder
 
 
-def take_board(note: Dict[str, Any], place: Optional[Path] = None) -> int:
+@contextlib.contextmanager
+def no_host_beside() -> Iterator[None]:
+    """Keep hosts from measuring on this machine while it measures by itself.
+
+    Raises:
+        MachineError: a host measures on it.
+    """
+    try:
+        handle = take_board({"holder": f"process {os.getpid()}"}, shared=True)
+    except Busy as busy:
+        raise MachineError(
+            f"this machine: {busy.holder.get('holder', 'somebody')} measures on it over ssh",
+            "wait until that has ended, or its load would be in the figures",
+        ) from busy
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def take_board(note: Dict[str, Any], place: Optional[Path] = None, *, shared: bool = False) -> int:
     """Take the board and return the handle that holds it; every copy of it must be closed.
 
     Args:
         note: what others are told: ``holder``, and whatever else is of use.
         place: file of the lock; ``None`` is the board's one.
+        shared: whether others who share it may have it at the same time.
 
     Raises:
         Busy: somebody has it.
@@ -45,7 +71,7 @@ def take_board(note: Dict[str, Any], place: Optional[Path] = None) -> int:
     path = place or Path(tempfile.gettempdir()) / NAME
     handle = _open(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         found = _read(handle)
         os.close(handle)

@@ -20,6 +20,7 @@ from typing import Any
 from edgexfer.bench.bare import Wish, bare_subjects, check_wish, is_model, select
 from edgexfer.bench.child import JOB_LIMIT_S, result_of
 from edgexfer.bench.job import Job, Result
+from edgexfer.bench.lock import no_host_beside
 from edgexfer.bench.scenarios import SECONDS
 from edgexfer.bench.suite import Settings, Subject, check_settings, refuse_inside, run_suite
 from edgexfer.bench.targets import artefacts_for, named_artefacts
@@ -99,6 +100,7 @@ def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
         BundleError: a bundle is damaged, a target is not in it, or two artefacts have one name.
         BackendError: nothing in a bundle is for the machine, or the device side does not run there.
         InputError: ``out`` lies in one of the bundles.
+        MachineError: a host measures on this machine.
         RunError: another benchmark writes into ``out``.
         Interrupted: by Ctrl-C; records that were complete are kept.
     """
@@ -119,9 +121,12 @@ def bench_each(bundles: Sequence[Path], out: Path, how: How) -> Iterator[tuple[i
     with (
         _scratch(folder, how.label) as scratch,
         contextlib.closing(how.transport(scratch)) as way,
+        contextlib.ExitStack() as stack,
     ):
         packed = pack_device_side(scratch / "edgexfer.pyz")
         here = type(way) is Local
+        if here:
+            stack.enter_context(no_host_beside())
         entry = write_launcher(scratch / "device_side.py") if here else packed
         program = [*way.python, way.push(entry)]
         facts = json.loads(checked(way.run([*program, "facts"], timeout_s=PROBE_LIMIT_S), way))
