@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from tests.bench.made import make_record
 PROCESSES, SAMPLES, WORKLOADS = 5, 300, 250
 TRUTH = 400_000
 BASE_NS = 5e6
+BASES_US = (100, 500, 2_000, 10_000, 50_000)
 
 
 @dataclass(frozen=True)
@@ -281,14 +282,14 @@ def _schedules(base: int, n: int) -> dict[str, list[int]]:
     return {name: [int(base * f) for f in each] for name, each in factors.items()}
 
 
-def clock() -> dict[str, Any]:
+def clock(bases_us: Sequence[int]) -> dict[str, Any]:
     """Time systems of known duration; the error is that of p50 and p90 against the schedule.
 
     A spin ends by the same clock that measures it; a sleep is measured from outside by a second
     reading of the clock around the whole call, as the kernel alone knows how long it was.
     """
     rows = []
-    for base_us in (100, 500, 2_000, 10_000, 50_000):
+    for base_us in bases_us:
         n = max(40, min(400, 2_000_000 // base_us))
         for name, schedule in _schedules(1000 * base_us, n).items():
             rows.append(_clock_row(f"spin {name}", base_us, schedule, _spin))
@@ -335,11 +336,14 @@ def main() -> int:
     parser.add_argument("--workloads", type=int, default=WORKLOADS, help="of each family")
     parser.add_argument("--first", type=int, default=0, help="seed of the first workload")
     parser.add_argument("--trials", type=int, default=200, help="comparisons of each kind")
+    parser.add_argument(
+        "--base-us", type=int, nargs="+", default=BASES_US, help="how long the systems take"
+    )
     args = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "bounds": lambda: bounds(args.workloads, args.first),
         "compare": lambda: comparisons(args.trials),
-        "clock": clock,
+        "clock": lambda: clock(args.base_us),
     }
     print(json.dumps(parts[args.part](), indent=1))
     return 0

@@ -35,3 +35,22 @@ def test_equal_systems_are_told_apart_in_one_case_of_a_hundred_and_3_pct_are_see
     found = _run("compare", "--trials", "200")
     assert found["equal"]["any_difference"] <= 2
     assert found["3 % slower"]["latency_p50"]["slower"] >= 190
+
+
+@pytest.mark.slow
+def test_systems_of_known_duration_are_all_timed() -> None:
+    """How near it comes is for a quiet machine; a clock that runs ahead would show on any."""
+    found = _run("clock", "--base-us", "500", "2000")
+    kinds = ("constant", "drift", "bursts", "bimodal", "throttle", "autocorrelated")
+    systems = [*(f"spin {kind}" for kind in kinds), "sleep"]
+    rows = found["rows"]
+    assert [(r["base_us"], r["system"]) for r in rows] == [
+        (base_us, system) for base_us in (500, 2000) for system in systems
+    ]
+    for row in rows:
+        assert row["allowed_us"] >= 20
+        assert row["per_call_us"] > 0, "a call cannot be shorter than what it calls"
+        if row["system"] in ("spin constant", "sleep"):
+            assert row["p50_us"] >= row["base_us"]
+    shares = [row["error_us"] / row["allowed_us"] for row in rows]
+    assert found["worst_share_of_allowed"] == pytest.approx(max(shares), abs=1e-2)

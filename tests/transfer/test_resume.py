@@ -154,9 +154,8 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
         runs = [tmp_path / processes / name for processes in ("one", "two")]
         assert read_run(runs[1]).status == "done", name
         one, two = (load_file(run / "model" / "weights.safetensors") for run in runs)
-        if name in ("bss", "gaps"):
-            # Each process looks at the spectrum, or at the labels that there are, of its own share.
-            continue
+        # Of bss each process looks at the spectrum of its own share. The gradient of that on the
+        # features is 2 η σ, in four steps at this rate 8e-5 σ, with σ below 0.1.
         for tensor, value in one.items():
             apart = float((two[tensor] - value).abs().max())
             assert apart < 1e-4, f"{name}: {tensor}"
