@@ -13,12 +13,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from edgexfer.bench.analyse import QUANTILES
 from edgexfer.core.distributions import binomial_at_most, student_t, student_t_p
 from edgexfer.core.errors import InputError, nearest
-from edgexfer.core.record import Accuracy, Record
+from edgexfer.core.record import MACHINE, Accuracy, Record
 from edgexfer.core.stats import paired_drop, quantile
 
 CONFIDENCE = 0.99
 Z99_TWO_SIDED = 2.5758293035489004
-_MACHINE = ("machine", "cpu", "board", "usable_cores")
 # What may differ on purpose, once it is said; a definition and a scenario never may.
 FIELDS: Dict[str, Callable[[Record], Any]] = {
     "definitions": lambda r: r.definitions,
@@ -29,7 +28,7 @@ FIELDS: Dict[str, Callable[[Record], Any]] = {
     "threads": lambda r: r.settings.get("threads"),
     "precision": lambda r: r.artefact.get("precision"),
     "power_mode": lambda r: r.device.get("power_mode"),
-    "machine": lambda r: ", ".join(str(r.device[f]) for f in _MACHINE if r.device.get(f)),
+    "machine": lambda r: ", ".join(str(r.device[f]) for f in MACHINE if r.device.get(f)),
     "data": lambda r: r.data.get("images_sha256"),
 }
 _NEVER = ("definitions", "scenario", "bound_ns")

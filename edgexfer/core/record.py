@@ -30,6 +30,8 @@ SCHEMA = "edgexfer.bench/2"
 START = '{\n  "schema": "edgexfer.bench/'
 DEFINITIONS = "metrics/2"
 STATUSES = ("ok", "partial", "invalid", "failed")
+# Facts of ``device`` that make a machine another one; load, clock and temperature do not.
+MACHINE = ("machine", "cpu", "board", "usable_cores")
 SCENARIOS = ("single_stream", "multi_stream", "offline", "server", "sustained")
 
 

@@ -36,7 +36,7 @@ from edgexfer.core.files import (
     write_json,
 )
 from edgexfer.core.progress import Progress
-from edgexfer.core.record import write_record
+from edgexfer.core.record import MACHINE, write_record
 from edgexfer.models.onnxfile import examine
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.pack import pack_device_side, write_launcher
@@ -321,14 +321,14 @@ def _forget(scratch: Path) -> None:
 
 
 def _forget_others(scratch: Path, packed: Path, bundles: Sequence[Path], facts: Any) -> None:
-    """Remove results of other files, of another version of this program, or another machine."""
+    """Remove results of other files, another version of this program, machine or power mode."""
     kind = fingerprint(
         {
             "program": sha256_file(packed),
             "bundles": [
                 sha256_file(bundle if is_model(bundle) else bundle / MANIFEST) for bundle in bundles
             ],
-            "machine": {name: facts.get(name) for name in ("machine", "cpu", "board", "cores")},
+            "machine": {name: facts.get(name) for name in (*MACHINE, "power_mode")},
         }
     )
     stamp = scratch / "kind"

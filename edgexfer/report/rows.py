@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgexfer.core.fastest import Timed
-from edgexfer.core.record import Record
+from edgexfer.core.record import MACHINE, Record
 from edgexfer.core.stats import Quantile, median
 from edgexfer.report.words import clean, count, milliseconds
 
-# Facts that make a machine another one. Load, clock and temperature change while it stays the same.
-_MACHINE = ("board", "cpu", "machine", "usable_cores", "memory_bytes", "power_mode", "l4t")
+# What is ranked together was measured in one state of the machine, too.
+_MACHINE = (*MACHINE, "power_mode", "memory_bytes", "l4t")
 _SETTINGS = ("scenario", "batch", "streams", "threads", "bound_ns")
 # Which images, in which order; their pixels differ with the model's size, which is no other data.
 _DATA = ("split", "n", "labels_sha256")

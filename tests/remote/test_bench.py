@@ -21,7 +21,7 @@ from edgexfer.core.errors import BackendError, BundleError, InputError, Interrup
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
-from edgexfer.remote.bench import How, bench_bundle, bench_bundles
+from edgexfer.remote.bench import How, _forget_others, bench_bundle, bench_bundles
 from edgexfer.remote.transport import Local
 from tests.bundles import make_bundle, reseal
 
@@ -161,6 +161,18 @@ def test_two_benchmarks_never_share_a_folder(tmp_path: Path) -> None:
     assert seen[0].fix == "wait for it, or choose another --out"
     assert read_record(path).status != "failed"
     assert [each.name for each in out.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("fact", ["cpu", "usable_cores", "power_mode"])
+def test_results_of_another_machine_are_not_taken_up(tmp_path: Path, fact: str) -> None:
+    bundle, program = make_bundle(tmp_path / "bundle"), tmp_path / "program"
+    program.touch()
+    facts = {"cpu": "Cortex-A76", "usable_cores": 4, "power_mode": "15W", "load1": 0.1}
+    result = tmp_path / "result-0.json"
+    for seen, kept in (({}, False), ({"load1": 3.0}, True), ({fact: "another"}, False)):
+        result.touch()
+        _forget_others(tmp_path, program, [bundle], {**facts, **seen})
+        assert result.exists() == kept
 
 
 @pytest.mark.ort
