@@ -43,6 +43,23 @@ def attempt(ladder: Ladder, profile: HardwareProfile, precision: str, asked: str
     return Tried(precision, artefact, ladder.rungs[-1])
 
 
+def refuse_empty(tried: Mapping[str, Sequence[Tried]]) -> None:
+    """Refuse an export that has made nothing for one of its targets.
+
+    Args:
+        tried: by target what was tried.
+
+    Raises:
+        ParityError: nothing has passed for a target, which can be where it has no FP32.
+    """
+    for name, candidates in tried.items():
+        if all(t.artefact is None for t in candidates):
+            raise ParityError(
+                f"{name}: no precision is left ({'; '.join(t.reason for t in candidates)})",
+                "allow more (--max-drop), or choose another target",
+            )
+
+
 def decide(
     folder: Path,
     manifest: Manifest,
@@ -56,22 +73,13 @@ def decide(
         folder: the export in the making.
         manifest: of it, with all that was made and every file listed.
         profiles: the targets whose precision is to be chosen.
-        tried: by target what was tried.
+        tried: by target what was tried, of which something has passed.
         board: measures the others; ``None`` leaves their choice open.
 
     Returns:
         The manifest with the choices, and without the artefacts that lost.
-
-    Raises:
-        ParityError: nothing has passed for a target, which can be where it has no FP32.
     """
     passed = {p.name: [t for t in tried[p.name] if t.artefact is not None] for p in profiles}
-    for name, candidates in passed.items():
-        if not candidates:
-            raise ParityError(
-                f"{name}: no precision is left ({'; '.join(t.reason for t in tried[name])})",
-                "allow more (--max-drop), or choose another target",
-            )
     away = {p.name: elsewhere(p) for p in profiles if len(passed[p.name]) > 1}
     here = [name for name, reason in away.items() if reason is None]
     far = [p for p in profiles if away.get(p.name) is not None]

@@ -35,7 +35,7 @@ from edgexfer.core.profile import HardwareProfile
 from edgexfer.core.progress import Progress
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.export.choose import Tried, all_kept
-from edgexfer.export.decide import attempt, decide, drop_losers
+from edgexfer.export.decide import attempt, decide, drop_losers, refuse_empty
 from edgexfer.export.explain import clear_explanations
 from edgexfer.export.flavour import for_release, wanted_precisions
 from edgexfer.export.geometry import check_images
@@ -151,6 +151,7 @@ def export(
         for profile, precision in source.jobs:
             tried[profile.name].append(attempt(ladder, profile, precision, section.precision))
             steps.done(f"{profile.name} {precision}")
+        refuse_empty(tried)
         artefacts = tuple(t.artefact for ts in tried.values() for t in ts if t.artefact)
         _write_profiles(folder, source)
         manifest = Manifest(
@@ -338,7 +339,8 @@ def _hold_out(
 ) -> HeldOut:
     assert calibration is not None, "only INT8 is searched for"
     wanted = source.section.calibration_images
-    return hold_out(dataset, wanted, calibration, measured=probe.images)
+    allow = DataSection(**source.info.data).allow_quarantined
+    return hold_out(dataset, wanted, calibration, measured=probe.images, allow_quarantined=allow)
 
 
 def _write_profiles(folder: Path, source: _Source) -> None:

@@ -28,8 +28,9 @@ from edgexfer.core.errors import BackendError, ParityError
 from edgexfer.core.fastest import Timed, fastest, is_tie, speed_ratio
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.profile import Fact, HardwareProfile
+from edgexfer.export import stage
 from edgexfer.export.choose import Measurement, Tried
-from edgexfer.export.decide import decide
+from edgexfer.export.decide import refuse_empty
 from edgexfer.export.ladder import Ladder
 from edgexfer.export.measure import elsewhere, measure
 from edgexfer.export.stage import export
@@ -193,11 +194,23 @@ def test_fp32_that_does_not_agree_fails_closed(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_target_without_fp32_needs_one_that_passes(bundle: tuple[Path, Manifest]) -> None:
+@pytest.mark.ort
+@pytest.mark.usefixtures("lossy_int8")
+def test_a_target_of_one_precision_that_is_refused_makes_no_bundle(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = replace(find_profile("x86-onnxruntime"), precisions=("int8",))
+    monkeypatch.setattr(stage, "find_profile", lambda _: only)
+    with pytest.raises(ParityError, match=r"no precision is left .*int8 loses 9\.90 points"):
+        export(run, AUTO, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_without_fp32_needs_one_that_passes() -> None:
     npu = find_profile("intel-lunar-lake-npu-openvino")
     refused = [Tried(p, outcome="refused", reason=f"{p} is not finite") for p in ("fp16", "int8")]
     with pytest.raises(ParityError) as caught:
-        decide(bundle[0], bundle[1], [npu], {npu.name: refused})
+        refuse_empty({npu.name: refused})
     assert caught.value.what == (
         f"{npu.name}: no precision is left (fp16 is not finite; int8 is not finite)"
     )
