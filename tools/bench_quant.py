@@ -202,10 +202,12 @@ def judged(target: str, chosen: str | None, timed: Mapping[str, Timed]) -> Speed
 
 def ask_accuracy(place: Place) -> list[Loss]:
     """Run FP32, the export's INT8 and the default's on the whole test split."""
-    dataset = _dataset(place.run)
+    data = DataSection(**read_run(place.run).data)
+    dataset = open_data(data)
     manifest = read_manifest(place.bundle)
     preprocess = manifest.preprocess
-    images, labels, _ = sample(dataset, "test", len(dataset.splits["test"].keys), preprocess)
+    every, allow = len(dataset.splits["test"].keys), data.allow_quarantined
+    images, labels, _ = sample(dataset, "test", every, preprocess, allow_quarantined=allow)
     calibration = draw_calibration(dataset, CALIBRATION, preprocess, measured=images[:0])
     made = {artefact.name: artefact for artefact in manifest.artefacts}
     first = place.bundle / get_artefact(manifest, f"{TIMED[0]}-fp32").files[0].path

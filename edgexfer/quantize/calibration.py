@@ -6,8 +6,9 @@ Which tensors get which scale from them lives in ``qdq.py`` and ``nncf.py``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Calibration:
 
 
 def draw_calibration(
-    dataset: Dataset, n: int, preprocess: Preprocess, *, measured: UInt8
+    dataset: Dataset, n: int, preprocess: Preprocess, *, measured: Iterable[UInt8]
 ) -> Calibration:
     """Draw training images evenly from the classes and make sure that none is measured on.
 
@@ -82,7 +83,7 @@ def draw_calibration(
         dataset: the student's data.
         n: how many to draw; fewer are drawn where the split is smaller.
         preprocess: the student's.
-        measured: the images that accuracy is measured on, uint8 (M, H, W, 3), in the same geometry.
+        measured: the images that accuracy is measured on, uint8 (H, W, 3), in the same geometry.
 
     Raises:
         DataError: the train split is empty, shares images with the test split, or nothing is left
@@ -132,27 +133,42 @@ class HeldOut:
     tasks: tuple[Task, ...] = ()
 
 
-def hold_out(dataset: Dataset, n: int, calibration: Calibration, *, measured: UInt8) -> HeldOut:
+def hold_out(
+    dataset: Dataset,
+    n: int,
+    calibration: Calibration,
+    *,
+    measured: Iterable[UInt8],
+    allow_quarantined: bool = False,
+) -> HeldOut:
     """Draw images evenly from the classes that neither calibrate nor measure.
 
     Args:
         dataset: the student's data.
         n: how many to draw; fewer are drawn where there are fewer.
         calibration: the images that calibrate.
-        measured: the images that accuracy is measured on, uint8 (M, H, W, 3), in the same geometry.
+        measured: the images that accuracy is measured on, uint8 (H, W, 3), in the same geometry.
+        allow_quarantined: leave unreadable images out of val too, as of train.
 
     Raises:
-        DataError: there is no such image.
+        DataError: there is no such image, or one of val cannot be read.
     """
     from edgexfer.data.images import sample
 
     split = "val" if len(dataset.splits["val"].keys) else SPLIT
     wanted = n if split == "val" else n + len(calibration)
-    images, labels, keys = sample(dataset, split, wanted, calibration.preprocess, seed=1)
+    images, labels, keys = sample(
+        dataset,
+        split,
+        wanted,
+        calibration.preprocess,
+        seed=1,
+        allow_quarantined=allow_quarantined,
+    )
     tested = set(dataset.contents["test"])
     inside = zip(dataset.splits[split].keys, dataset.contents[split], strict=True)
     copied = {key for key, content in inside if content in tested}
-    used = np.concatenate([measured, calibration.images])
+    used = chain(measured, calibration.images)
     images, labels, _, _ = leave_out(images, labels, keys, measured=used, copied=copied)
     if not len(images):
         raise DataError(
@@ -189,7 +205,7 @@ def leave_out(
     labels: npt.NDArray[np.int64],
     keys: Sequence[str],
     *,
-    measured: UInt8,
+    measured: Iterable[UInt8],
     copied: Set[str] = frozenset(),
 ) -> tuple[UInt8, npt.NDArray[np.int64], tuple[str, ...], int]:
     """Take out images that are measured on, under whatever name.

@@ -21,6 +21,7 @@ from edgexfer.data.images import sample
 from edgexfer.quantize.calibration import (
     Calibration,
     draw_calibration,
+    hold_out,
     leave_out,
     refuse_shared,
 )
@@ -119,6 +120,19 @@ def test_copies_of_any_test_image_are_left_out_though_it_is_not_measured(tmp_pat
     assert "train/red/05.png" not in drawn.keys
     assert len(drawn) == len(dataset.splits["train"]) - 1
     assert "copies of test images" in drawn.notes[0]
+
+
+def test_an_unreadable_image_is_held_out_only_where_that_is_allowed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos" / "train", 8)
+    place = str(tmp_path / "photos")
+    before = open_dataset(place, val=0.3)
+    (tmp_path / "photos" / before.splits["val"].keys[0]).write_bytes(b"no image")
+    dataset = open_dataset(place, val=0.3)
+    drawn = draw_calibration(dataset, 4, PREPROCESS, measured=NONE)
+    with pytest.raises(DataError, match="is no JPEG"):
+        hold_out(dataset, 99, drawn, measured=NONE)
+    held = hold_out(dataset, 99, drawn, measured=NONE, allow_quarantined=True)
+    assert len(held.images) == len(before.splits["val"]) - 1
 
 
 def test_a_set_of_one_class_is_marked(digits: Dataset) -> None:
