@@ -12,7 +12,7 @@ import math
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import List, Optional
 
 from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
 from edgexfer.bench.job import Job, Result, import_numpy, read_job
@@ -22,9 +22,6 @@ from edgexfer.core.errors import EdgexferError, InputError
 from edgexfer.core.files import make_dir, write_json
 from edgexfer.core.record import SCENARIOS, Record, write_record
 from edgexfer.core.stats import median
-
-if TYPE_CHECKING:
-    from edgexfer.bench.suite import Settings
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -124,7 +121,7 @@ def _bench(args: argparse.Namespace) -> int:
     import tempfile
 
     from edgexfer.bench.lock import no_host_beside
-    from edgexfer.bench.suite import Subject, refuse_inside, run_suite
+    from edgexfer.bench.suite import Subject, refuse_inside, run_suite, settings_from
     from edgexfer.bench.targets import artefacts_for
 
     manifest = verify_files(args.bundle)
@@ -133,7 +130,7 @@ def _bench(args: argparse.Namespace) -> int:
     artefacts = artefacts_for(args.bundle, manifest, targets, platform.machine())
     if named is not None:
         artefacts = [named]
-    settings = _settings(args)
+    settings = settings_from(args)
     out = args.out or _beside(args.bundle)
     refuse_inside(out, [args.bundle])
     single = out.suffix == ".json"
@@ -155,28 +152,6 @@ def _bench(args: argparse.Namespace) -> int:
             statuses.append(record.status)
     # A record that is not to be trusted says so itself; only what was not measured is a failure.
     return 1 if "failed" in statuses else 0
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    from edgexfer.bench.scenarios import SECONDS
-    from edgexfer.bench.suite import Settings, check_settings
-
-    bound = args.latency_bound_ms
-    settings = Settings(
-        processes=args.processes,
-        seconds=args.seconds or SECONDS[args.scenario],
-        samples=args.samples,
-        threads=args.threads,
-        seed=args.seed,
-        scenario=args.scenario,
-        streams=args.streams,
-        batch=args.batch,
-        bound_ns=None if bound is None else round(bound * 1e6),
-        allow_clock_changes=args.allow_clock_changes,
-        power_mode=args.power_mode,
-    )
-    check_settings(settings)
-    return settings
 
 
 def _beside(bundle: Path) -> Path:

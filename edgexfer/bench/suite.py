@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 from edgexfer.bench.analyse import analyse
 from edgexfer.bench.job import SCHEMA as JOB_SCHEMA
 from edgexfer.bench.job import Bare, Job, Result, read_profile
+from edgexfer.bench.scenarios import SECONDS
 from edgexfer.core.bundle import MANIFEST, Artefact, Manifest
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import InputError
@@ -118,6 +119,35 @@ def refuse_inside(out: Path, bundles: Sequence[Path]) -> None:
                 f"--out {out}: lies in the bundle {bundle}, whose seal it would break",
                 "choose another --out",
             )
+
+
+def settings_from(asked: Any, *, accuracy: bool = True) -> Settings:
+    """Return what a user asked for, with the scenario's own length where it is left open.
+
+    Args:
+        asked: the recipe's section, or what a command line says, under the same names.
+        accuracy: whether all evaluation images are run too.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+    bound = asked.latency_bound_ms
+    settings = Settings(
+        processes=asked.processes,
+        seconds=SECONDS[asked.scenario] if asked.seconds is None else asked.seconds,
+        samples=asked.samples,
+        threads=asked.threads,
+        seed=asked.seed,
+        accuracy=accuracy,
+        scenario=asked.scenario,
+        streams=asked.streams,
+        batch=asked.batch,
+        bound_ns=None if bound is None else round(bound * 1e6),
+        allow_clock_changes=asked.allow_clock_changes,
+        power_mode=asked.power_mode or "",
+    )
+    check_settings(settings)
+    return settings
 
 
 def check_settings(settings: Settings) -> None:

@@ -21,8 +21,7 @@ from edgexfer.bench.bare import Wish, bare_subjects, check_wish, is_model, selec
 from edgexfer.bench.child import JOB_LIMIT_S, result_of
 from edgexfer.bench.job import Job, Result
 from edgexfer.bench.lock import no_host_beside
-from edgexfer.bench.scenarios import SECONDS
-from edgexfer.bench.suite import Settings, Subject, check_settings, refuse_inside, run_suite
+from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite, settings_from
 from edgexfer.bench.targets import artefacts_for, named_artefacts
 from edgexfer.core.bundle import MANIFEST, read_manifest, verify_files
 from edgexfer.core.codec import decode, encode
@@ -67,18 +66,6 @@ class How:
     accuracy: bool = True
     wish: Wish = field(default_factory=Wish)
     label: str = ""
-
-
-def bench_bundle(
-    bundle: Path,
-    *,
-    targets: Sequence[str] | None,
-    section: BenchSection,
-    out: Path,
-    progress: Callable[[str, int, str], Progress] | None = None,
-) -> list[Path]:
-    """Measure one bundle's artefacts on this machine; see ``How`` and ``bench_bundles``."""
-    return bench_bundles([bundle], out, How(targets, section, progress))
 
 
 def bench_bundles(bundles: Sequence[Path], out: Path, how: How) -> list[Path]:
@@ -261,24 +248,7 @@ def settings_of(how: How) -> Settings:
     Raises:
         InputError: options that do not go together.
     """
-    asked = how.section
-    bound = asked.latency_bound_ms
-    settings = Settings(
-        processes=asked.processes,
-        seconds=SECONDS[asked.scenario] if asked.seconds is None else asked.seconds,
-        samples=asked.samples,
-        threads=asked.threads,
-        seed=asked.seed,
-        accuracy=how.accuracy,
-        scenario=asked.scenario,
-        streams=asked.streams,
-        batch=asked.batch,
-        bound_ns=None if bound is None else round(bound * 1e6),
-        allow_clock_changes=asked.allow_clock_changes,
-        power_mode=asked.power_mode or "",
-    )
-    check_settings(settings)
-    return settings
+    return settings_from(how.section, accuracy=how.accuracy)
 
 
 def _quiet(title: str, total: int, unit: str) -> Progress:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from edgexfer.bench.__main__ import _parser, _settings, main
+from edgexfer.bench.__main__ import _parser, main
 from edgexfer.bench.job import Job, Result
+from edgexfer.bench.suite import settings_from
 from edgexfer.core.codec import decode, encode
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.record import read_record
@@ -181,7 +182,7 @@ def test_on_a_board_the_scenarios_of_the_host_s_command_are_there(
     [([], 2.0), (["--scenario", "offline"], 60.0), (["--seconds", "0.5"], 0.5)],
 )
 def test_how_long_is_the_scenario_s_own_where_nobody_says(words: list[str], seconds: float) -> None:
-    assert _settings(_parser().parse_args(["bench", "bundle", *words])).seconds == seconds
+    assert settings_from(_parser().parse_args(["bench", "bundle", *words])).seconds == seconds
 
 
 def test_what_the_host_s_command_says_of_how_is_an_option_here_too() -> None:

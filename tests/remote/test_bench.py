@@ -1,4 +1,4 @@
-"""``bench_bundle`` with real processes, real runtimes, through the local transport."""
+"""``bench_bundles`` with real processes, real runtimes, through the local transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgexfer.core.errors import BackendError, BundleError, InputError, Interrup
 from edgexfer.core.progress import Progress
 from edgexfer.core.record import read_record
 from edgexfer.recipe import BenchSection
-from edgexfer.remote.bench import How, _forget_others, bench_bundle, bench_bundles
+from edgexfer.remote.bench import How, _forget_others, bench_bundles
 from edgexfer.remote.transport import Local
 from tests.bundles import make_bundle, reseal
 
@@ -34,7 +34,7 @@ ONCE = BenchSection(processes=1, seconds=0.01, samples=50, threads=1)
 def test_every_artefact_gets_a_record_and_none_loads_torch(tmp_path: Path) -> None:
     kinds = ["null-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-int8"]
     bundle = make_bundle(tmp_path / "bundle", kinds)
-    paths = bench_bundle(bundle, targets=None, section=FAST, out=tmp_path / "out")
+    paths = bench_bundles([bundle], tmp_path / "out", How(None, FAST))
     records = [read_record(path) for path in paths]
     assert [path.stem for path in paths] == [a.name for a in read_manifest(bundle).artefacts]
     assert "failed" not in {record.status for record in records}
@@ -53,7 +53,7 @@ def test_every_artefact_gets_a_record_and_none_loads_torch(tmp_path: Path) -> No
 @pytest.mark.torch
 def test_the_eager_reference_loads_torch_and_nothing_beside_it(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", ["torch-fp32"])
-    (path,) = bench_bundle(bundle, targets=["x86-torch"], section=ONCE, out=tmp_path / "out")
+    (path,) = bench_bundles([bundle], tmp_path / "out", How(["x86-torch"], ONCE))
     record = read_record(path)
     assert record.status != "failed", record.reasons
     assert record.active["loaded"] == ["torch"]
@@ -65,7 +65,7 @@ def test_one_bad_artefact_is_a_record_and_stops_no_other(tmp_path: Path) -> None
     bundle = make_bundle(tmp_path / "bundle", ["onnxruntime-fp32", "null-fp32"])
     (bundle / "models/onnxruntime-fp32.onnx").write_bytes(b"no ONNX at all")
     reseal(bundle, read_manifest(bundle))
-    bad, good = bench_bundle(bundle, targets=None, section=FAST, out=tmp_path / "out")
+    bad, good = bench_bundles([bundle], tmp_path / "out", How(None, FAST))
     record = read_record(bad)
     assert record.status == "failed"
     assert "ONNX Runtime cannot load it" in record.reasons[0]
@@ -79,7 +79,7 @@ def test_wrong_golden_outputs_make_a_failed_record(tmp_path: Path) -> None:
     golden = bundle / "data/null-fp32.npy"
     np.save(golden, np.load(golden)[:, ::-1].copy())
     reseal(bundle, read_manifest(bundle))
-    (path,) = bench_bundle(bundle, targets=None, section=ONCE, out=tmp_path / "out")
+    (path,) = bench_bundles([bundle], tmp_path / "out", How(None, ONCE))
     assert "from its golden outputs" in read_record(path).reasons[0]
 
 
@@ -121,7 +121,7 @@ def test_two_artefacts_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_records_never_go_into_a_bundle(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     with pytest.raises(InputError, match="whose seal it would break") as caught:
-        bench_bundle(bundle, targets=None, section=ONCE, out=bundle / "bench")
+        bench_bundles([bundle], bundle / "bench", How(None, ONCE))
     assert caught.value.fix == "choose another --out"
     assert not (bundle / "bench").exists()
 
@@ -130,7 +130,7 @@ def test_a_damaged_bundle_is_refused_before_any_process_starts(tmp_path: Path) -
     bundle = make_bundle(tmp_path / "bundle")
     (bundle / "data/labels.npy").unlink()
     with pytest.raises(BundleError, match=r"labels\.npy: is missing"):
-        bench_bundle(bundle, targets=None, section=ONCE, out=tmp_path / "out")
+        bench_bundles([bundle], tmp_path / "out", How(None, ONCE))
     assert not (tmp_path / "out").exists()
 
 
@@ -138,7 +138,7 @@ def test_a_target_for_another_machine_is_exit_3(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", machines={"null": "riscv64"})
     for targets in (["x86-null"], None):
         with pytest.raises(BackendError, match="riscv64") as caught:
-            bench_bundle(bundle, targets=targets, section=ONCE, out=tmp_path / "out")
+            bench_bundles([bundle], tmp_path / "out", How(targets, ONCE))
         assert caught.value.exit_code == 3
 
 
@@ -190,7 +190,7 @@ def interrupted_bench(bundle: Path, out: Path) -> None:
     with pytest.raises(
         Interrupted, match="interrupted; the records that were complete are in"
     ) as caught:
-        bench_bundle(bundle, targets=None, section=long, out=out)
+        bench_bundles([bundle], out, How(None, long))
     assert caught.value.exit_code == 130
 
 
