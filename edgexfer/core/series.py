@@ -23,12 +23,6 @@ _CHANGE_SHARE = 0.1
 _MODE_SHARE = 0.1
 
 
-def lag1(samples: Sequence[float]) -> float:
-    """Return the lag-1 autocorrelation of a series in its order of time, 0 where undefined."""
-    covariance, variance = _lag1_parts(samples)
-    return covariance / variance if variance > 0 else 0.0
-
-
 def _lag1_parts(samples: Sequence[float]) -> Tuple[float, float]:
     """Return the sums of products of neighbours and of squares, about the mean."""
     if len(samples) < 3 or min(samples) == max(samples):
