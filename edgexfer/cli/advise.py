@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgexfer.cli.options import json_option, make_section, section_options
+from edgexfer.cli.options import json_option, make_section, section_options, split_names
 from edgexfer.recipe import DataSection
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def command(
     if out is not None and out.exists() and not force:
         raise RecipeError(f"{out}: is there already", "choose another --out, or add --force")
     wishes = Wishes(
-        sources=(*sources, *_names(models)),
+        sources=(*sources, *split_names(models)),
         source_pictures=given.pop("source_data"),
         images=given.pop("images"),
         size=given.pop("size"),
         task=given.pop("task"),
-        students=_names(given.pop("students")),
+        students=split_names(given.pop("students")),
         target=given.pop("target"),
         fleet=_fleet(given.pop("on")),
     )
@@ -130,10 +130,6 @@ def _write(found: Advice, out: Path) -> tuple[Path, ...]:
         train = open_data(found.recipe.data).splits["train"]
         write_sheet(train, found.foreign[:48], found.distance.verdict, written[-1])
     return tuple(written)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _fleet(on: str | None) -> Any:

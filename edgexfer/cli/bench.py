@@ -15,6 +15,7 @@ from edgexfer.cli.options import (
     json_option,
     make_section,
     section_options,
+    split_names,
     split_targets,
 )
 from edgexfer.recipe import BenchSection
@@ -103,9 +104,8 @@ def command(
     if single:
         refuse_foreign(place, START)
     folder = place.with_suffix("") if single else place
-    wish = Wish(
-        _names(given["runtime"]), _names(given["precision"]), dict(map(_shape, given["shapes"]))
-    )
+    names = split_names(given["runtime"]), split_names(given["precision"])
+    wish = Wish(*names, dict(map(_shape, given["shapes"])))
     how = How(targets, section, Progress, wish=wish)
     records = bench_on([bundle], folder, how, fleet_of(given))
     if single and len(records) == 1:
@@ -156,10 +156,6 @@ def _again(place: Path, out: Path | None) -> None:
         mend = f"{out} holds what does" if out is not None else "--out FILE writes what does"
         raise GateError(f"{place}: {names} do not follow from its samples", mend)
     click.echo(f"{place}: every figure follows from its samples, to the bit")
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

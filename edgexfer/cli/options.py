@@ -23,13 +23,18 @@ S = TypeVar("S")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def split_names(text: str | None) -> tuple[str, ...]:
+    """Split a list of names at its commas; empty ones are left out."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def split_targets(text: str) -> tuple[str, ...]:
     """Split what ``--target`` was given at its commas.
 
     Raises:
         UsageError: it names no profile.
     """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = split_names(text)
     if not names:
         raise click.UsageError("--target names no profile", click.get_current_context())
     return names
