@@ -119,25 +119,24 @@ def load_bundle(path: Path, artefact: str | None = None) -> LoadedBundle:
 
     Args:
         path: the bundle.
-        artefact: name of the artefact; ``None`` takes the first whose runtime is here.
+        artefact: name of the artefact; ``None`` takes the first that runs here.
 
     Raises:
         BundleError: the bundle is damaged, or has no such artefact.
-        BackendError: no artefact's runtime is here.
+        BackendError: none runs here; the error of the first, such as a runtime that is missing.
     """
     manifest = verify_files(path)
     chosen = [get_artefact(manifest, artefact)] if artefact else list(manifest.artefacts)
     if not chosen:
         raise BundleError(f"{path}: holds no artefact", "export it again for a target")
-    missing: BackendError | None = None
+    refused: BackendError | None = None
     for candidate in chosen:
-        try:
-            backend = get_backend(candidate.backend)
-        except BackendError as error:
-            missing = missing or error
-            continue
         profile = read_profile(path, manifest, candidate)
-        session = load_artefact(path, candidate, profile, backend)
+        try:
+            session = load_artefact(path, candidate, profile, get_backend(candidate.backend))
+        except BackendError as error:
+            refused = refused or error
+            continue
         return LoadedBundle(manifest, candidate, session)
-    assert missing is not None
-    raise missing
+    assert refused is not None
+    raise refused

@@ -24,6 +24,18 @@ def test_the_profile_decides_how_an_artefact_runs(tmp_path: Path) -> None:
         load_bundle(bundle)
 
 
+@pytest.mark.ort
+def test_the_first_artefact_that_runs_here_is_taken(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", ("null-fp32", "onnxruntime-fp32"))
+    place = bundle / "profiles/x86-null.json"
+    write_json(place, {**read_json(place), "options": {"nonsense": 1}})
+    reseal(bundle, read_manifest(bundle))
+    with load_bundle(bundle) as found:
+        assert found.artefact.name == "x86-onnxruntime-fp32"
+    with pytest.raises(BackendError, match="has no option 'nonsense'"):
+        load_bundle(bundle, "x86-null-fp32")
+
+
 def test_probabilities_are_by_class_name(tmp_path: Path) -> None:
     with load_bundle(make_bundle(tmp_path / "a bundle, größer")) as bundle:
         found = bundle.predict(np.zeros((SIZE, SIZE, 3), np.uint8))
