@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from edgexfer.core.codec import encode
@@ -158,7 +159,7 @@ def _quantized(
     from edgexfer.quantize.aware import prepare
     from edgexfer.quantize.calibration import draw_calibration
 
-    measured = test.pixels(range(len(test))).permute(0, 2, 3, 1).numpy()
+    measured = chain.from_iterable(test.batches())
     images = ExportSection().calibration_images
     calibration = draw_calibration(dataset, images, built.preprocess, measured=measured)
     return prepare(built.model, calibration, find_profile(str(student.qat_for)))

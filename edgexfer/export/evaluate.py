@@ -198,11 +198,12 @@ def _ask_run(run: Path, data: DataSection) -> Answers:
 
 
 def _ask_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> Answers:
+    import numpy as np
+
     from edgexfer.bench.accuracy import predict
 
     images, order, classes = _test_images(bundle, data, manifest.preprocess, manifest.labels)
     _refuse_other_tasks(bundle, manifest.tasks, images)
-    pixels = images.pixels(range(len(images))).permute(0, 2, 3, 1).numpy()
     answers = []
     for artefact in manifest.artefacts:
         try:
@@ -212,7 +213,8 @@ def _ask_bundle(bundle: Path, manifest: Manifest, data: DataSection) -> Answers:
             answers.append(Answer(artefact.name, None, error.what))
             continue
         with closing(session):
-            logits = predict(session, pixels, manifest.preprocess)
+            parts = [predict(session, some, manifest.preprocess) for some in images.batches()]
+        logits = np.concatenate(parts)
         answers.append(_answer(artefact.name, logits, images, order, manifest.tasks))
     return _answers(images, classes, answers)
 

@@ -10,6 +10,7 @@ import torch
 
 from edgexfer.core.errors import DataError, MachineError
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.data import images as images_module
 from edgexfer.data import store
 from edgexfer.data.dataset import Dataset, open_dataset
 from edgexfer.data.decode import decode, decode_size, fit
@@ -57,6 +58,18 @@ def test_pixels_takes_any_indices(dataset: Dataset) -> None:
     assert first.dtype == torch.uint8
     assert torch.equal(first, images.pixels(torch.tensor([2, 0])))
     assert torch.equal(first, images.pixels(np.array([2, 0])))
+
+
+def test_batches_are_all_images_in_order_few_at_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_module, "_AT_ONCE", 4)
+    images = load_images(dataset, "test", SMALL, cache="none")
+    found = list(images.batches())
+    assert [len(batch) for batch in found[:-1]] == [4] * (len(images) // 4)
+    assert 0 < len(found[-1]) < 4
+    every = images.pixels(range(len(images))).permute(0, 2, 3, 1).numpy()
+    assert (np.concatenate(found) == every).all()
 
 
 def test_a_sample_is_even_repeatable_and_in_order(dataset: Dataset) -> None:
