@@ -8,8 +8,8 @@
     RUN/checkpoints/LATEST                             name of the newest, for people
 
 A checkpoint is written into a hidden folder, each file is flushed to the disk, and only then the
-folder gets its name; only then an older one is removed. Reading verifies hashes, newest first, and
-takes the first whole one. What the tensors mean is known to ``state.py``.
+folder gets its name; only then an older one is removed, of the same step too. Reading verifies
+hashes, newest first, and takes the first whole one. What the tensors mean is known to ``state.py``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SCHEMA = "edgexfer.checkpoint/1"
 TENSORS, STATE, MANIFEST, LATEST = "tensors.safetensors", "state.json", "MANIFEST.json", "LATEST"
 KEEP = 2
 _TEMP = ".tmp-"
+# Ends the name of one that another of the same step replaces: until then it is the newest.
+_ASIDE = "-old"
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,13 @@ def _write(folder: Path, snapshot: Snapshot, data: bytes) -> Path:
                 _json({"schema": SCHEMA, "step": snapshot.step, "files": entries}),
             )
             fsync_dir(temp)
+            aside = folder / f"{final.name}{_ASIDE}"
             if final.exists():
-                shutil.rmtree(final)
+                shutil.rmtree(aside, ignore_errors=True)
+                final.rename(aside)
             temp.rename(final)
             fsync_dir(folder)
+            shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
         raise
@@ -146,7 +151,7 @@ def _read(place: Path) -> Snapshot:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise DiskError(f"{MANIFEST} is of another schema", "start anew with another --out")
     step, entries = manifest.get("step"), manifest.get("files")
-    if not isinstance(step, int) or not isinstance(entries, dict) or _name(step) != place.name:
+    if not isinstance(step, int) or not isinstance(entries, dict) or _name(step) != _own(place):
         raise DiskError(f"{MANIFEST} is damaged", "restore it")
     contents = {name: _checked(place / name, entries.get(name)) for name in (TENSORS, STATE)}
     return Snapshot(step, load(contents[TENSORS]), json.loads(contents[STATE]))
@@ -181,6 +186,12 @@ def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def _own(place: Path) -> str:
+    """Return the name that a checkpoint has where none of the same step has replaced it."""
+    return place.name.removesuffix(_ASIDE)
+
+
 def _all(folder: Path) -> list[Path]:
     """Return the checkpoints by their names, newest first."""
-    return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)
+    places = (p for p in folder.glob("step-*") if p.is_dir())
+    return sorted(places, key=lambda p: (_own(p), p.name == _own(p)), reverse=True)
