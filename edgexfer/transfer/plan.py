@@ -1,10 +1,11 @@
 """What a strategy is given and what it decides, and how its options are read.
 
-A strategy is a file of this room with ``prepare(subject) -> Plan``, with ``NEEDS_WEIGHTS``, which
-says whether it means anything on random weights, and, where there is something to choose, with a
-dataclass ``Options``; where other runs go into it, with ``parents(options)``, their hashes. One
-that leaves the loss to the stage says ``MULTI_TASK = True``: it takes data of several tasks too.
-All strategies run on the one loop of ``training``.
+A strategy is a file of this room whose docstring begins with "Strategy ``NAME``". It has
+``prepare(subject) -> Plan`` and ``NEEDS_WEIGHTS``, which says whether it means anything on random
+weights, and, where there is something to choose, a dataclass ``Options``; where other runs go into
+it, ``parents(options)``, their hashes. One that leaves the loss to the stage says
+``MULTI_TASK = True``: it takes data of several tasks too. All strategies run on the one loop of
+``training``.
 """
 
 from __future__ import annotations
@@ -31,21 +32,6 @@ if TYPE_CHECKING:
 
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
-# Files of this room that are no strategies.
-_OTHERS = (
-    "__init__",
-    "adaptation",
-    "backbone",
-    "cluster",
-    "curve",
-    "fewshot",
-    "finetune",
-    "former",
-    "guard",
-    "heads",
-    "plan",
-    "pretrain",
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,7 @@ class Plan:
             splits are those of the data set.
         split: of it: ``train`` or ``train+unlabelled``.
         balanced: half of each batch is without a label.
-        classes: names of the model's outputs; ``None`` takes the data set's, which come first.
+        classes: names of the model's outputs, where there are others after the data set's classes.
         thaw: called before each epoch with its number, from 0, also when a training is taken up
             again: sets which parameters move and returns the modules that stay in eval mode.
         train: does the training; leaves in the job's model the weights to deploy.
@@ -103,8 +89,14 @@ class Plan:
 
 def strategy_names() -> tuple[str, ...]:
     """Return the names of all strategies, in the order of the alphabet."""
-    here = Path(__file__).parent
-    return tuple(sorted({p.stem for p in here.glob("[a-z]*.py")} - set(_OTHERS)))
+    places = sorted(Path(__file__).parent.glob("[a-z]*.py"))
+    return tuple(place.stem for place in places if _is_strategy(place))
+
+
+def _is_strategy(place: Path) -> bool:
+    """Tell by the docstring's beginning: to import all files costs too much for a list of names."""
+    with place.open(encoding="utf-8") as file:
+        return file.readline().startswith(f'"""Strategy ``{place.stem}``')
 
 
 def get_strategy(teacher: TeacherSection) -> ModuleType:

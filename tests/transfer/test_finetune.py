@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from edgexfer.core.errors import ModelError, RecipeError, RunError
 from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection
+from edgexfer.transfer import plan
 from edgexfer.transfer.finetune import finetune
 from tests.transfer.tiny import TRAIN, from_weights, moved
 
@@ -154,3 +156,16 @@ def test_a_layer_that_is_not_there_is_refused(
     assert "layer" in caught.value.fix
     found: RunInfo = read_run(tmp_path / "run")
     assert found.status == "failed"
+
+
+def test_a_file_is_a_strategy_by_how_its_docstring_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "helper.py").write_text('"""What strategies share; strategy ``helper`` is none."""')
+    (tmp_path / "new.py").write_text('"""Strategy ``new``: another one."""')
+    (tmp_path / "__init__.py").write_text("")
+    for name in plan.strategy_names():
+        module = importlib.import_module(f"edgexfer.transfer.{name}")
+        assert callable(module.prepare) and isinstance(module.NEEDS_WEIGHTS, bool)
+    monkeypatch.setattr(plan, "__file__", str(tmp_path / "plan.py"))
+    assert plan.strategy_names() == ("new",)
