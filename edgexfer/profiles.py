@@ -208,7 +208,7 @@ def _misnamed(profile: HardwareProfile) -> Iterator[Fault]:
     for loc, name in names:
         if not NAME.fullmatch(name):
             fix = "use a-z, 0-9 and -, such as jetson-orin-nano"
-            yield loc, f"{loc[0]}: {name!r} is no name", fix
+            yield loc, f"{loc[0]}: {name!r} is not a valid name", fix
 
 
 def _impossible(profile: HardwareProfile) -> Iterator[Fault]:
@@ -306,7 +306,7 @@ def _unmeasured(profile: HardwareProfile) -> Iterator[Fault]:
             yield loc, f"facts.{key} has no unit", f"end its key in {_SOME_UNITS}"
         elif peak is None and "_peak_" in key:
             fix = "name it like int8_peak_top_s or fp16_dense_peak_tflop_s"
-            yield loc, f"facts.{key} is no peak that can be read", fix
+            yield loc, f"facts.{key} is not a peak that can be read", fix
         elif peak is not None and peaks.setdefault(peak[0], key) != key:
             yield loc, f"facts.{key} is another peak than {peaks[peak[0]]}", "keep one of the two"
 

@@ -328,7 +328,7 @@ CONTRADICTIONS = {
     ),
     "seen_on_hardware: false": (
         "seen_on_hardware: false\naliases: [No_Name]",
-        "aliases: 'No_Name' is no name (line 7)",
+        "aliases: 'No_Name' is not a valid name (line 7)",
         "use a-z",
     ),
     "machine: aarch64\n": (
@@ -343,7 +343,7 @@ CONTRADICTIONS = {
     ),
     "machine: aarch64\nsee": (
         "machine: aarch64\nfacts: {int8_peak_tflop_s: {value: 1, kind: recalled, source: me}}\nsee",
-        "facts.int8_peak_tflop_s is no peak that can be read (line 6)",
+        "facts.int8_peak_tflop_s is not a peak that can be read (line 6)",
         "int8_peak_top_s",
     ),
     "machine: aarch64\nseen": (

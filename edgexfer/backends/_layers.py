@@ -69,7 +69,7 @@ def parse_layers(text: str, source: str) -> Layers:
         types = _count(detailed) if detailed else None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BackendError(
-            f"{source}: is no engine information of TensorRT ({type(error).__name__})",
+            f"{source}: is not engine information of TensorRT ({type(error).__name__})",
             "write it with --exportLayerInfo, by TensorRT 8.5 or newer",
         ) from error
     return Layers(tuple(names), tuple(ends), types)

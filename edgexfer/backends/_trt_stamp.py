@@ -68,7 +68,7 @@ def check_stamp(engine: Path, here: Dict[str, Any], plan: Plan) -> None:
     try:
         stamp = dict(read_json(place))
     except (EdgexferError, ValueError, TypeError) as error:
-        raise BackendError(f"{place}: is no stamp of an engine", REBUILD) from error
+        raise BackendError(f"{place}: is not the stamp of an engine", REBUILD) from error
     wanted: Dict[str, Any] = {**here, "precision": plan.precision, "device": plan.device}
     for key, value in wanted.items():
         if stamp.get(key) != value:

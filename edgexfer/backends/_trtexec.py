@@ -296,7 +296,7 @@ def parse_version(text: str, source: str) -> Version:
     """
     found = re.search(r"&&&& RUNNING TensorRT\.trtexec \[TensorRT v(\d{4,6})\]", text)
     if found is None:
-        raise BackendError(f"{source}: is no output of trtexec", f"name one such as {TRTEXEC}")
+        raise BackendError(f"{source}: is not output of trtexec", f"name one such as {TRTEXEC}")
     number = int(found.group(1))
     # Up to 9 a digit each for major and minor, from 10 on two.
     return (number // 1000, number // 100 % 10) if number < 10_000 else divmod(number // 100, 100)
@@ -315,9 +315,9 @@ def disagreement(times: Times, log: Log) -> Optional[str]:
 
 def _milliseconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{value!r} is no time")
+        raise TypeError(f"{value!r} is not a time")
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return float(value)
 
 

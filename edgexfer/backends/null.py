@@ -60,7 +60,7 @@ def load(artefact: Path, plan: Plan) -> NullSession:
             raise ValueError(f"weight is {weight.dtype} {weight.shape}")
     except (EOFError, OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise BackendError(
-            f"{artefact}: is no artefact of the null backend ({error})",
+            f"{artefact}: is not an artefact of the null backend ({error})",
             "write it with numpy.savez(path, weight=..., bias=..., shape=...)",
         ) from error
     return NullSession(weight, bias, tuple(int(side) for side in shape))

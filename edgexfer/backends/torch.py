@@ -124,7 +124,7 @@ def _refuse_pickles(artefact: Path, content: bytes) -> None:
     import torch
 
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise BackendError(f"{artefact}: is no torch.export program (not a zip)", _MEND)
+        raise BackendError(f"{artefact}: is not a torch.export program (not a zip)", _MEND)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
         if len(set(names)) != len(names):

@@ -118,7 +118,7 @@ def _parse(part: str) -> Gate:
         return Gate(part, part)
     match = _TERM.fullmatch(part)
     if match is None:
-        raise InputError(f"--gate: {part!r} is no limit", "write it like latency_p90_ms<8")
+        raise InputError(f"--gate: {part!r} is not a limit", "write it like latency_p90_ms<8")
     figure, sign, limit = match.groups()
     if figure not in FIGURES:
         raise InputError(f"--gate: there is no figure {figure!r}", nearest(figure, FIGURES))

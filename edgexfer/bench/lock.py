@@ -95,7 +95,7 @@ def _open(path: Path) -> int:
         os.fchmod(handle, 0o666)  # the umask would keep other users out
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(f"{path} is no file")
+        raise OSError(f"{path} is not a file")
     return handle
 
 

@@ -85,9 +85,9 @@ def command(
     from edgexfer.core.errors import RecipeError
 
     if out is not None and out.suffix not in (".yaml", ".yml"):
-        raise RecipeError(f"{out}: is no name of a recipe", "let --out end in .yaml")
+        raise RecipeError(f"{out}: is not the name of a recipe", "let --out end in .yaml")
     if out is not None and out.exists() and not force:
-        raise RecipeError(f"{out}: is there already", "choose another --out, or add --force")
+        raise RecipeError(f"{out}: already exists", "choose another --out, or add --force")
     wishes = Wishes(
         sources=(*sources, *split_names(models)),
         source_pictures=given.pop("source_data"),

@@ -51,7 +51,8 @@ def command(
         parts = tuple(float(part) for part in fractions.split(","))
     except ValueError as error:
         raise RecipeError(
-            f"--fractions {fractions}: is no list of numbers", "write --fractions 0.125,0.25,0.5,1"
+            f"--fractions {fractions}: is not a list of numbers",
+            "write --fractions 0.125,0.25,0.5,1",
         ) from error
     data = make_section(DataSection, given)
     teacher = make_teacher(given)

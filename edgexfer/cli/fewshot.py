@@ -42,7 +42,7 @@ def command(path: str, model: str, shots: str, as_json: bool, **given: Any) -> N
         counts = tuple(int(part) for part in shots.split(","))
     except ValueError as error:
         raise RecipeError(
-            f"--shots {shots}: is no list of counts", "write --shots 1,5,10"
+            f"--shots {shots}: is not a list of counts", "write --shots 1,5,10"
         ) from error
     protocol = Protocol(counts, given["episodes"], given["ways"], given["seed"])
     section = make_section(ModelSection, given, name=model)

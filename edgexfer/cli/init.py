@@ -33,7 +33,7 @@ def command(path: str, target: str, out: Path, force: bool) -> None:
     if out.is_dir():
         raise RecipeError(f"{out}: is a folder", f"name a file: -o {out / 'recipe.yaml'}")
     if out.exists() and not force:
-        raise RecipeError(f"{out}: is there already", "choose another -o, or add --force")
+        raise RecipeError(f"{out}: already exists", "choose another -o, or add --force")
     text = draft_recipe(path, targets)
     make_dir(out.parent)
     write_atomic(out, text)

@@ -128,11 +128,11 @@ def _name_for(out: Path | None, name: str | None, *, force: bool) -> str | None:
     if out is None:
         return name
     if out.suffix not in (".yaml", ".yml"):
-        raise ProfileError(f"{out}: is no name of a profile's file", "end it in .yaml")
+        raise ProfileError(f"{out}: is not the name of a profile file", "end it in .yaml")
     if name not in (None, out.stem):
         raise ProfileError(f"--name {name} is not the name of {out}", "leave --name out")
     if out.exists() and not force:
-        raise ProfileError(f"{out}: is there already", "choose another -o, or add --force")
+        raise ProfileError(f"{out}: already exists", "choose another -o, or add --force")
     return out.stem
 
 

@@ -85,7 +85,7 @@ class Artefact:
         files: the first is what the runtime loads; the others lie beside it.
         inputs: what it takes, normalised float32 images in NCHW order.
         outputs: what it gives, logits; one for each task.
-        opset: ONNX opset that was really written; ``None`` where it is no ONNX file.
+        opset: ONNX opset that was really written; ``None`` where it is not an ONNX file.
         scheme: how it was quantized; ``None`` where it was not.
         made_by: versions of the tools that made it.
         parent_sha256: the model file it was made from; ``None`` for the first of the chain.
@@ -334,7 +334,7 @@ def verify_files(bundle: PathLike) -> Manifest:
         if place.is_symlink():
             raise BundleError(f"{place}: is a symbolic link", REMAKE)
         if not place.is_file():
-            raise BundleError(f"{place}: is no plain file", REMAKE)
+            raise BundleError(f"{place}: is not a plain file", REMAKE)
         if name not in listed and name != MANIFEST:
             raise BundleError(f"{place}: is not listed in the manifest", f"delete it, or {REMAKE}")
     for name, entry in listed.items():

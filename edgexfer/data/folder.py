@@ -98,7 +98,7 @@ def scan_folder(path: Path) -> Scan:
         )
     strange = sorted(f.name for f in folders if f.name not in SPLIT_NAMES)
     if strange:
-        raise DataError(f"{root / strange[0]}: lies beside train/, but is no split", LAYOUT)
+        raise DataError(f"{root / strange[0]}: lies beside train/, but is not a split", LAYOUT)
     for name, split in splits.items():
         _scan_classes(scan, root / name, split)
     return scan

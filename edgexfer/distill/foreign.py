@@ -184,7 +184,7 @@ def open_onnx(path: Path, card: Card | None) -> Foreign:
         card: what it does not say of itself; ``None`` where it says it all.
 
     Raises:
-        ModelError: it is no valid ONNX, its weights lie at an unsafe place, or its classes or
+        ModelError: it is not a valid ONNX, its weights lie at an unsafe place, or its classes or
             preprocess are not known.
         BackendError: neither ONNX Runtime nor OpenVINO is here.
     """

@@ -154,7 +154,7 @@ def divide(found: Answers, spec: str) -> tuple[str, tuple[str, ...]]:
         return spec, tuple(_folder(key, None if several else label, spec) for key, label in pairs)
     path, _, column = spec.rpartition(":")
     if not path or not column:
-        raise InputError(f"--by {spec}: is no division", "write folder:1, or FILE.csv:COLUMN")
+        raise InputError(f"--by {spec}: is not a division", "write folder:1, or FILE.csv:COLUMN")
     table = _read_table(Path(path), column)
     missing = [key for key in found.keys if key not in table]
     if missing:
@@ -307,7 +307,7 @@ def _folder(key: str, label: str | None, spec: str) -> str:
     number = spec.removeprefix(_LEVEL)
     if not number.isdigit() or int(number) < 1:
         raise InputError(
-            f"--by {spec}: is no level", "write folder:1 for the first below the class"
+            f"--by {spec}: is not a level", "write folder:1 for the first below the class"
         )
     parts = PurePosixPath(key).parts
     if label is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.flavour import default_row, find_row
 from edgexfer.export.rules.dla import DLA_RULES
@@ -25,7 +25,7 @@ def lint(path: Path, target: Target) -> list[Finding]:
     """Return what is wrong with a file for a target, errors first.
 
     Raises:
-        ModelError: it is no ONNX file, was cut short, or keeps weights at an unsafe place.
+        ModelError: it is not an ONNX file, was cut short, or keeps weights at an unsafe place.
     """
     import onnx
 
@@ -38,8 +38,7 @@ def lint(path: Path, target: Target) -> list[Finding]:
         found = [finding for rule in RULES for finding in rule(graph, target)]
     except (onnx.checker.ValidationError, IndexError, ValueError) as error:
         # A node without the inputs that its operator needs, or a tensor shorter than it says.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: is damaged ({reason[:120]})", "export it again") from error
+        raise ModelError(f"{path}: is damaged ({first_line(error)})", "export it again") from error
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
 

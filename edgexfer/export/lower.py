@@ -48,7 +48,7 @@ class Lowered:
         files: the first is what the runtime loads.
         parent: the file that it was made from; ``None`` for the first of a chain.
         scheme: how it was quantized, in words; ``None`` where it was not.
-        opset: ONNX opset; ``None`` where it is no ONNX file.
+        opset: ONNX opset; ``None`` where it is not an ONNX file.
         tools: the packages that made it.
     """
 

@@ -116,7 +116,7 @@ def add_hidden(model: nn.Module, hidden: Any) -> None:
         head = model.get_submodule(name)
         if not isinstance(head, nn.Linear):
             raise ModelError(
-                f"{type(model).__name__}: {HIDDEN} is set, but its head {name} is no linear layer",
+                f"{type(model).__name__}: {HIDDEN} is set, but head {name} is not a linear layer",
                 f"leave {HIDDEN} out, or choose another architecture",
             )
         model.set_submodule(name, Perceptron(head.in_features, hidden, head.out_features))

@@ -88,7 +88,7 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
         The opset that it is of.
 
     Raises:
-        ModelError: it is no valid ONNX, of another opset, of operators that no standard runtime
+        ModelError: it is not a valid ONNX, of another opset, of operators that no standard runtime
             has, of several files, or of other inputs and outputs.
     """
     import onnx
@@ -100,7 +100,7 @@ def check_onnx(path: Path, opset: int | None = None) -> int:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{path}: is no valid ONNX model ({first_line(error)})", fix) from error
+        raise ModelError(f"{path}: is not a valid ONNX model ({first_line(error)})", fix) from error
     written = {item.domain or "ai.onnx": item.version for item in proto.opset_import}
     if opset is not None and written.get("ai.onnx") != opset:
         raise ModelError(

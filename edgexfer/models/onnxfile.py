@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgexfer.core.bundle import is_safe
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -116,7 +116,7 @@ def read_onnx(path: Path) -> ModelProto:
         proto = onnx.load(path, load_external_data=False, format="protobuf")
     except (DecodeError, OSError) as error:
         raise ModelError(
-            f"{path}: is no ONNX file, or was cut short ({error})", "export it again"
+            f"{path}: is not an ONNX file, or was cut short ({error})", "export it again"
         ) from error
     if not proto.graph.node:
         raise ModelError(f"{path}: is an empty ONNX file", "export it again")
@@ -234,7 +234,7 @@ def _check_runnable(path: Path, proto: ModelProto) -> None:
                 _PLAINER,
             )
         if not newer and not defs.has(node.op_type) and node.op_type not in _EXTRAS:
-            raise ModelError(f"{path}: {node.op_type!r} is no operator of ONNX", _PLAINER)
+            raise ModelError(f"{path}: {node.op_type!r} is not an ONNX operator", _PLAINER)
 
 
 def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
@@ -251,7 +251,6 @@ def _check_rules(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{path}: is no valid ONNX graph ({reason[:160]})", "export it again"
+            f"{path}: is not a valid ONNX graph ({first_line(error, 160)})", "export it again"
         ) from error

@@ -134,7 +134,7 @@ def _tapped(model: nn.Module, name: str, output: Any, version: int) -> Tapped:
     tensor = f"a tensor (B, {', '.join(map(str, size))})"
     seen = tensor if size else "nothing" if output is None else f"a {type(output).__name__}"
     raise ModelError(
-        f"{type(model).__name__}: layer {name} puts out {seen}, which is no feature map",
+        f"{type(model).__name__}: layer {name} puts out {seen}, which is not a feature map",
         f"choose another layer; stages: {stages}",
     )
 

@@ -39,7 +39,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: no such weights file", "check the path given with --weights")
     if path.suffix not in SUFFIXES:
         raise ModelError(
-            f"{path}: is no weights file by its name", f"give one of {', '.join(SUFFIXES)}"
+            f"{path}: is not named like a weights file", f"give one of {', '.join(SUFFIXES)}"
         )
     if path.stat().st_size == 0:
         raise ModelError(f"{path}: is empty", "download or copy the weights again")
@@ -131,7 +131,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: is no checkpoint of tensors alone; opening it could run foreign code",
+            f"{path}: is not a checkpoint of tensors alone; opening it could run foreign code",
             "convert it to .safetensors where you trust it, and give that file",
         ) from error
     except Exception as error:

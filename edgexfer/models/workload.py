@@ -109,7 +109,7 @@ def read_workload(path: Path, *, batch: int = 1) -> Workload:
     """Count the work of an ONNX file; see ``count_workload``.
 
     Raises:
-        ModelError: it is no ONNX file, or its sizes are not fixed.
+        ModelError: it is not an ONNX file, or its sizes are not fixed.
     """
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -119,7 +119,7 @@ def read_workload(path: Path, *, batch: int = 1) -> Workload:
     except FileNotFoundError as fault:
         raise ModelError(f"{path}: no such file", "check the path") from fault
     except (DecodeError, OSError) as fault:
-        raise ModelError(f"{path}: is no ONNX file", "name a file that export wrote") from fault
+        raise ModelError(f"{path}: is not an ONNX file", "name a file that export wrote") from fault
     return count_workload(model, batch=batch, where=str(path))
 
 

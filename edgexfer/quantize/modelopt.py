@@ -31,7 +31,7 @@ def quantize_modelopt(model: Path, out: Path, calibration: Calibration) -> str:
 
     Raises:
         BackendError: ModelOpt is missing or fails on the model, or TensorRT refuses its file.
-        ModelError: what it wrote is no valid ONNX.
+        ModelError: what it wrote is not a valid ONNX.
     """
     modelopt, quantize = _import()
     opset = check_onnx(model)

@@ -73,15 +73,15 @@ def parse_address(text: str) -> Address:
         return Address()
     scheme, colon, rest = text.partition(":")
     if not colon or scheme != "ssh":
-        raise InputError(f"--on {text!r}: is no machine", _FORM)
+        raise InputError(f"--on {text!r}: is not a machine", _FORM)
     user, at, place = rest.rpartition("@")
     host, colon, port = place.partition(":")
     if at and not _USER.fullmatch(user):
-        raise InputError(f"--on {text!r}: {user!r} is no user name", _FORM)
+        raise InputError(f"--on {text!r}: {user!r} is not a user name", _FORM)
     if not _HOST.fullmatch(host):
-        raise InputError(f"--on {text!r}: {host!r} is no host name", _FORM)
+        raise InputError(f"--on {text!r}: {host!r} is not a host name", _FORM)
     if colon and not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
-        raise InputError(f"--on {text!r}: {port!r} is no port", "ports are 1 to 65535")
+        raise InputError(f"--on {text!r}: {port!r} is not a port", "ports are 1 to 65535")
     return Address(host, user if at else None, int(port) if colon else None)
 
 
@@ -93,7 +93,7 @@ def check_python(path: str) -> str:
     """
     if not _PYTHON.fullmatch(path):
         raise InputError(
-            f"--remote-python {path!r}: is no plain path",
+            f"--remote-python {path!r}: is not a plain path",
             "letters, digits and . _ + - / alone, such as ~/venv/bin/python",
         )
     return path

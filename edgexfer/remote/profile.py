@@ -53,7 +53,7 @@ def probe(
     if backend not in BACKENDS:
         raise ProfileError(f"backend {backend!r} is unknown", nearest(backend, BACKENDS))
     if name is not None and not NAME.fullmatch(name):
-        raise ProfileError(f"{name!r} is no name of a profile", "use a-z, 0-9 and -")
+        raise ProfileError(f"{name!r} is not a valid profile name", "use a-z, 0-9 and -")
     machine = str(facts.get("machine") or "unknown")
     title = str(facts.get("board") or facts.get("cpu") or machine)
     lasting = {key: facts[key] for key in _LASTING if facts.get(key) is not None}

@@ -51,7 +51,7 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
     """
     out = Path(out)
     if out.suffix not in (".html", ".htm"):
-        raise InputError(f"{out}: is no name of an HTML page", "let it end in .html")
+        raise InputError(f"{out}: is not the name of an HTML page", "let it end in .html")
     markdown, table = out.with_suffix(".md"), out.with_suffix(".csv")
     refuse_foreign(markdown, beside.MARK)
     refuse_foreign(table, "record,status,reasons")

@@ -56,7 +56,7 @@ def open_backbone(section: ModelSection) -> Backbone:
         return Backbone(model, card.name, card.preprocess)
     if not (section.weights or section.pretrained):
         raise RecipeError(
-            f"model {section.name} is no run, and the features of random weights say nothing",
+            f"model {section.name} is not a run, and the features of random weights say nothing",
             "name the folder of a run, or add --pretrained or --weights FILE",
         )
     # The head is not looked at; two outputs are the least that every architecture takes.

@@ -173,7 +173,7 @@ def interval(rights: npt.NDArray[np.float64], n: int) -> tuple[float, float]:
 def _refuse(protocol: Protocol) -> None:
     if not protocol.shots or min(protocol.shots) < 1:
         raise RecipeError(
-            f"--shots {', '.join(map(str, protocol.shots))}: is no list of counts from 1",
+            f"--shots {', '.join(map(str, protocol.shots))}: is not a list of counts from 1",
             "write --shots 1,5,10",
         )
     if protocol.episodes < 2:

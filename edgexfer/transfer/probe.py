@@ -73,7 +73,7 @@ def prepare(subject: Subject) -> Plan:
     Raises:
         RecipeError: an option is given for a head that has none of the kind, or there are too few
             labels.
-        ModelError: the head is no linear layer with a bias, or there are two for a perceptron.
+        ModelError: the head is not a linear layer with a bias, or there are two for a perceptron.
     """
     options: Options = subject.options
     model = subject.built.model
@@ -119,7 +119,7 @@ def _linear_heads(model: nn.Module) -> tuple[str, ...]:
         head = model.get_submodule(name)
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise ModelError(
-                f"strategy probe: the head {name} of {type(model).__name__} is no linear layer "
+                f"strategy probe: the head {name} of {type(model).__name__} is not a linear layer "
                 "with a bias",
                 "use --option head=trained, or --strategy freeze",
             )

@@ -48,6 +48,6 @@ def test_types_are_read_from_words(words: str, kind: str) -> None:
     ["", "[]", "{}", '{"Layers": 3, "Bindings": []}', '{"Layers": [{}], "Bindings": []}', "null"],
 )
 def test_what_is_none_is_one_error(text: str) -> None:
-    with pytest.raises(BackendError, match="x: is no engine information of TensorRT") as caught:
+    with pytest.raises(BackendError, match="x: is not engine information of TensorRT") as caught:
         parse_layers(text, "x")
     assert "--exportLayerInfo" in caught.value.fix

@@ -27,7 +27,9 @@ def test_it_is_the_linear_map_of_its_file(tmp_path: Path) -> None:
 def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    with pytest.raises(BackendError, match=r"a\.npz: is no artefact of the null backend") as caught:
+    with pytest.raises(
+        BackendError, match=r"a\.npz: is not an artefact of the null backend"
+    ) as caught:
         get_backend("null").load(path, Plan())
     assert "numpy.savez" in caught.value.fix
 
@@ -35,7 +37,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, weight=np.array([{"a": 1}], dtype=object), bias=np.zeros(1), shape=np.ones(3))
-    with pytest.raises(BackendError, match="is no artefact"):
+    with pytest.raises(BackendError, match="is not an artefact"):
         get_backend("null").load(path, Plan())
 
 

@@ -284,7 +284,7 @@ def test_what_cannot_be_loaded_says_why(
         backend.load(engine, GPU)
     assert trt.world.cudart.left() == 0
     write_json(stamp_of(engine), [1])
-    with pytest.raises(BackendError, match="is no stamp of an engine"):
+    with pytest.raises(BackendError, match="is not the stamp of an engine"):
         backend.load(engine, GPU)
 
 

@@ -86,7 +86,7 @@ def test_two_entries_of_one_name_are_refused(program: Path, tmp_path: Path) -> N
 def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.pt2"
     path.write_bytes(pickle.dumps([1, 2, 3]))
-    with pytest.raises(BackendError, match=r"m\.pt2: is no torch\.export program"):
+    with pytest.raises(BackendError, match=r"m\.pt2: is not a torch\.export program"):
         get_backend("torch").load(path, Plan())
 
 

@@ -206,7 +206,7 @@ def test_a_log_of_a_failure_says_why() -> None:
     cut = _text("trtexec_10.3_pass.log")[:500]
     with pytest.raises(BackendError, match=r"failed \(its log ends early\)"):
         parse_log(cut, "log")
-    with pytest.raises(BackendError, match="log: is no output of trtexec"):
+    with pytest.raises(BackendError, match="log: is not output of trtexec"):
         parse_log("bash: trtexec: command not found", "log")
 
 

@@ -196,11 +196,11 @@ def test_every_figure_is_in_the_table_of_the_readme() -> None:
 @pytest.mark.parametrize(
     ("text", "what", "fix"),
     [
-        ("latency_p90_ms", "'latency_p90_ms' is no limit", "write it like latency_p90_ms<8"),
-        ("latency_p90_ms<", "is no limit", "write it like"),
-        ("latency_p90_ms<8,", "'' is no limit", "write it like"),
-        ("latency_p90_ms=8", "is no limit", "write it like"),
-        ("latency_p90_ms<nan", "is no limit", "write it like"),
+        ("latency_p90_ms", "'latency_p90_ms' is not a limit", "write it like latency_p90_ms<8"),
+        ("latency_p90_ms<", "is not a limit", "write it like"),
+        ("latency_p90_ms<8,", "'' is not a limit", "write it like"),
+        ("latency_p90_ms=8", "is not a limit", "write it like"),
+        ("latency_p90_ms<nan", "is not a limit", "write it like"),
         ("latency_p09_ms<8", "no figure 'latency_p09_ms'", "latency_p90_ms"),
     ],
 )

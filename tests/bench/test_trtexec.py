@@ -94,7 +94,7 @@ def test_a_trtexec_that_lies_about_copies_is_not_believed(
     ("argv", "code", "what"),
     [
         (["--tool", "/nonexistent/trtexec"], 3, "/nonexistent/trtexec: cannot be started"),
-        (["--tool", "/bin/true"], 3, "/bin/true: is no output of trtexec"),
+        (["--tool", "/bin/true"], 3, "/bin/true: is not output of trtexec"),
         (["--artefact", "x86-null-fp32"], 2, "is for null, not for TensorRT"),
         (["--artefact", "none"], 2, "'none' is not in the bundle"),
     ],

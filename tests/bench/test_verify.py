@@ -143,7 +143,7 @@ def test_a_file_that_the_runtime_refuses_is_a_finding(bundle: Path) -> None:
     reseal(bundle, read_manifest(bundle))
     found = _by_name(verify_bundle(bundle, HERE))["x86-null-fp32"]
     assert found.status == "failed"
-    assert "is no artefact of the null backend" in found.detail
+    assert "is not an artefact of the null backend" in found.detail
 
 
 def test_without_golden_outputs_there_is_nothing_to_compare(bundle: Path) -> None:

@@ -100,7 +100,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_made.verb_unknown, 2, ("finetun", "'finetune'")),
     (bad_bench.model_missing, 2, ("no.onnx", "no such file")),
     (bad_bench.model_empty, 2, ("empty.onnx", "is an empty ONNX file")),
-    (bad_bench.model_text, 2, ("text.onnx", "is no ONNX file")),
+    (bad_bench.model_text, 2, ("text.onnx", "is not an ONNX file")),
     (bad_bench.weights_by_hard_link, 2, ("net.onnx", "'w.bin'", "hard link", "onnx.save")),
     (bad_bench.weights_by_symlink, 2, ("net.onnx", "'w.bin'", "unsafe", "onnx.save")),
     (bad_bench.weights_climb, 2, ("net.onnx", "'../weights.bin'", "unsafe", "onnx.save")),

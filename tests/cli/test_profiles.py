@@ -129,11 +129,11 @@ def test_all_faults_of_a_file_come_at_once(
         (("show", "jetson", "--yaml", "--json"), "--yaml goes with neither"),
         (("show", "jetson", "--model", "none.onnx"), "none.onnx: no such file"),
         (("probe", "--backend", "tensort"), "'tensort' is unknown"),
-        (("probe", "--name", "My Board"), "'My Board' is no name"),
-        (("probe", "-o", "pp.json"), "pp.json: is no name of a profile's file"),
-        (("probe", "-o", "My Board.yaml"), "'My Board' is no name"),
+        (("probe", "--name", "My Board"), "'My Board' is not a valid profile name"),
+        (("probe", "-o", "pp.json"), "pp.json: is not the name of a profile file"),
+        (("probe", "-o", "My Board.yaml"), "'My Board' is not a valid profile name"),
         (("probe", "-o", "pp.yaml", "--name", "mine"), "mine is not the name of pp.yaml"),
-        (("probe", "-o", "profiles/x86-torch.yaml"), "is there already"),
+        (("probe", "-o", "profiles/x86-torch.yaml"), "already exists"),
     ],
 )
 def test_what_is_wrong_is_refused(

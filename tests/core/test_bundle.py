@@ -123,7 +123,7 @@ def put_a_pipe(bundle: Path) -> None:
         (lambda b: (b / "models" / ".x").write_bytes(b""), ".x: is not listed in the manifest"),
         (link_a_file, "g.npy: is a symbolic link"),
         (link_a_folder, "more: is a symbolic link"),
-        (put_a_pipe, "g.npy: is no plain file"),
+        (put_a_pipe, "g.npy: is not a plain file"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="../g.npy")), "unsafe path '../g"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="/g.npy")), "unsafe path '/g.npy'"),
         (lambda b: edit(b, lambda m: m.update(schema="edgexfer.bundle/2")), "expected 'edgexfer.b"),

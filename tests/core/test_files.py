@@ -191,7 +191,7 @@ def test_a_folder_is_no_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["NaN", "[1, -Infinity]"])
 def test_what_is_no_json_number_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "f.json").write_text(text)
-    with pytest.raises(InputError, match="is no JSON number"):
+    with pytest.raises(InputError, match="is not a JSON number"):
         files.read_json(tmp_path / "f.json")
 
 

@@ -126,8 +126,8 @@ def test_a_table_divides_by_its_column(tmp_path: Path) -> None:
         ("sites.csv:site", "image,site\na,b\na,c\n", InputError, "a is 'c', but was 'b'", "one"),
         ("sites.csv:site", "image,site\na,b\n", DataError, "no row for 600 of 600", "column"),
         ("none.csv:site", "", InputError, "none.csv: cannot be read", "UTF-8"),
-        ("site", "", InputError, "--by site: is no division", "folder:1"),
-        ("folder:0", "", InputError, "is no level", "folder:1"),
+        ("site", "", InputError, "--by site: is not a division", "folder:1"),
+        ("folder:0", "", InputError, "is not a level", "folder:1"),
         ("folder:2", "", DataError, "has no folder at level 2", "another level"),
     ],
 )

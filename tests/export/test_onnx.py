@@ -196,7 +196,7 @@ def cut_a_wire(proto: onnx.ModelProto) -> None:
 BREACHES: dict[Callable[[onnx.ModelProto], None], str] = {
     rename_output: "has inputs and outputs (['images'], ['scores'])",
     foreign_operator: "needs operators of com.example",
-    cut_a_wire: "is no valid ONNX model",
+    cut_a_wire: "is not a valid ONNX model",
 }
 
 

@@ -153,6 +153,6 @@ def test_what_is_no_map_is_refused(images: Tensor, name: str, seen: str) -> None
     model = Odd()
     with pytest.raises(ModelError) as caught:
         probe(model, [name], images)
-    assert caught.value.what == f"Odd: layer {name} puts out {seen}, which is no feature map"
+    assert caught.value.what == f"Odd: layer {name} puts out {seen}, which is not a feature map"
     assert caught.value.fix == "choose another layer; stages: none is known"
     assert hooks(model) == 0

@@ -105,13 +105,13 @@ CASES = [
     (
         "w.pth",
         lambda: pth({"state_dict": good(), "args": Bomb()}),
-        "is no checkpoint of tens",
+        "is not a checkpoint of tens",
         "conv",
     ),
     ("w.pth", lambda: pickle.dumps(Bomb()), "w.pth: is", ""),
     ("w.pth", lambda: pth([1, 2]), "holds a list, not tensors by name", "state dict"),
     ("w.pth", lambda: pth({"a": torch.ones(1), "lr": 0.1}), "entry lr is a float", "state dict"),
-    ("w.bmp", lambda: b"x", "is no weights file by its name", ".safetensors"),
+    ("w.bmp", lambda: b"x", "is not named like a weights file", ".safetensors"),
 ]
 
 

@@ -197,7 +197,7 @@ def test_a_graph_that_cannot_be_counted_is_refused(body: str, what: str, fix: st
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x12 not a model")
-    for name, what in (("net.onnx", "is no ONNX file"), ("none.onnx", "no such file")):
+    for name, what in (("net.onnx", "is not an ONNX file"), ("none.onnx", "no such file")):
         with pytest.raises(ModelError, match=what) as caught:
             read_workload(tmp_path / name)
         assert caught.value.fix

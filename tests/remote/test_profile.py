@@ -72,7 +72,10 @@ def test_probe_reads_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("backend", "name", "what"),
-    [("tensort", None, "'tensort' is unknown"), ("torch", "My Board", "'My Board' is no name")],
+    [
+        ("tensort", None, "'tensort' is unknown"),
+        ("torch", "My Board", "'My Board' is not a valid profile name"),
+    ],
 )
 def test_probe_refuses(backend: str, name: str | None, what: str) -> None:
     with pytest.raises(ProfileError) as caught:

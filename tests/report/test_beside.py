@@ -108,7 +108,7 @@ def test_the_same_place_can_be_written_again_and_a_file_of_the_user_s_is_kept(
 
 @pytest.mark.parametrize("name", ["report.md", "report.csv", "report"])
 def test_the_page_is_an_html_file(trip: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="is no name of an HTML page") as caught:
+    with pytest.raises(InputError, match="is not the name of an HTML page") as caught:
         build([trip / "bench"], tmp_path / name)
     assert caught.value.fix == "let it end in .html"
 

@@ -119,7 +119,7 @@ def test_the_verb_prints_draws_and_takes_up_what_is_there(
     assert json.loads(capsys.readouterr().out)["points"][-1]["images"] > 40
     words[words.index("0.25,0.5,1")] = "half"
     assert run([str(w) for w in words]) == 2
-    assert "--fractions half: is no list of numbers" in capsys.readouterr().err
+    assert "--fractions half: is not a list of numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_any_architecture_with_a_linear_head_takes_one(name: str) -> None:
         ("resnet8", 0, "head_hidden is 0", "from 1 on"),
         ("resnet8", True, "head_hidden is True", "from 1 on"),
         ("resnet8", "many", "head_hidden is 'many'", "from 1 on"),
-        ("resnetv2_18", 4, "its head head.fc is no linear layer", "leave head_hidden out"),
+        ("resnetv2_18", 4, "but head head.fc is not a linear layer", "leave head_hidden out"),
     ],
 )
 def test_a_hidden_layer_that_cannot_be_is_refused(

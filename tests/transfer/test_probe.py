@@ -113,7 +113,7 @@ def test_a_head_can_still_be_trained_by_steps(
         ("resnet8", {"head": "mpl"}, RecipeError, "head is 'mpl'", "head: did you mean 'mlp'?"),
         ("resnet8", {"hidden": 8}, RecipeError, "hidden is set, but head log", "head=mlp"),
         ("resnet8", {"head": "mlp", "hidden": 0}, RecipeError, "strategy probe: hidden is 0", ""),
-        ("resnetv2_18", {}, ModelError, "is no linear layer", "head=trained"),
+        ("resnetv2_18", {}, ModelError, "is not a linear layer", "head=trained"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(
