@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 from edgexfer.core.backend import Plan, TensorSpec, check_plan
-from edgexfer.core.errors import BackendError, nearest
+from edgexfer.core.errors import BackendError, first_line, nearest
 
 NAME = "openvino"
 OPTIONS = {
@@ -48,7 +48,7 @@ def compile(model: Path, out: Path, plan: Plan) -> Path:  # noqa: ARG001
         ov.save_model(ov.Core().read_model(str(model)), str(out), compress_to_fp16=False)
     except RuntimeError as error:
         raise BackendError(
-            f"{model}: OpenVINO cannot convert it ({_last_line(error)})",
+            f"{model}: OpenVINO cannot convert it ({first_line(error, 160, last=True)})",
             "check the ONNX file, or its opset, with a newer OpenVINO",
         ) from error
     return out
@@ -168,7 +168,7 @@ class OpenVinoSession:
             outputs = request.infer(share_outputs=False).to_tuple()
         except (RuntimeError, KeyError, ValueError) as error:
             raise BackendError(
-                f"OpenVINO stopped in a run ({_last_line(error)})",
+                f"OpenVINO stopped in a run ({first_line(error, 160, last=True)})",
                 "check names, shapes and types of what is fed",
             ) from error
         return dict(zip(self._names, outputs))
@@ -183,7 +183,7 @@ class OpenVinoSession:
 
 
 def _refused(artefact: Path, plan: Plan, core: Any, error: Exception) -> BackendError:
-    reason = _last_line(error)
+    reason = first_line(error, 160, last=True)
     mend = f"check file and device; devices here: {', '.join(core.available_devices)}"
     if "No conversion rule" in reason:
         mend = "write it without that operator, or name a runtime that has it"
@@ -232,9 +232,3 @@ def _spec(port: Any) -> TensorSpec:
     sides = port.partial_shape
     shape = tuple(-1 if side.is_dynamic else side.get_length() for side in sides)
     return TensorSpec(port.any_name, shape, str(port.element_type.to_dtype()))
-
-
-def _last_line(error: Exception) -> str:
-    """Return the line of OpenVINO's long texts that says what was wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:160] if lines else type(error).__name__

@@ -113,15 +113,16 @@ class Interrupted(EdgexferError):  # noqa: N818 - an interruption is not a fault
     exit_code = 130
 
 
-def first_line(error: BaseException, most: int = 120) -> str:
+def first_line(error: BaseException, most: int = 120, *, last: bool = False) -> str:
     """Return the first line of what another library's error says, else the name of its class.
 
     Args:
         error: any exception.
         most: characters to keep.
+        last: take the last line instead, where the library puts what was wrong there.
     """
     lines = str(error).strip().splitlines()
-    return lines[0][:most] if lines else type(error).__name__
+    return lines[-1 if last else 0].strip()[:most] if lines else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> str:

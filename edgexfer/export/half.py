@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 from edgexfer.models.onnx import check_onnx
 
 if TYPE_CHECKING:
@@ -34,9 +34,8 @@ def to_half(model: Path, out: Path) -> Path:
         # The converter appends its casts at the end; ONNX wants nodes in the order of their data.
         OnnxModel.graph_topological_sort(typed.graph, is_deterministic=True)
     except Exception as error:  # the converter raises what its helpers raise, of many classes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{model.name}: cannot be typed as FP16 ({reason[:120]})",
+            f"{model.name}: cannot be typed as FP16 ({first_line(error)})",
             "export with --precision fp32, or choose another architecture",
         ) from error
     onnx.save(typed, out)

@@ -26,6 +26,7 @@ from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import ratio_db
 from edgexfer.core.backend import TensorSpec
 from edgexfer.core.bundle import Rung
+from edgexfer.core.errors import first_line
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.export.parity import Probe
 from edgexfer.export.slips import explain_input
@@ -137,8 +138,7 @@ def localise(model: nn.Module, preprocess: Preprocess, probe: Probe, file: Path,
         trace = Trace(model, torch.from_numpy(wanted))
         layers = run_layers(file, wanted, dict(model.named_modules()))
     except Exception as error:  # a file that a runtime refuses node by node must not hide the rung
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"where is not known, as its layers cannot be run ({reason[:120]})"
+        return f"where is not known, as its layers cannot be run ({first_line(error)})"
     return _worst(trace, layers) if gated else _first(trace, layers, rung.limits["sqnr_db"])
 
 

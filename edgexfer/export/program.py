@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgexfer.core.errors import ModelError
+from edgexfer.core.errors import ModelError, first_line
 from edgexfer.core.tasks import Task
 from edgexfer.models.onnx import BATCH, frozen, merged, quiet
 
@@ -49,9 +49,8 @@ def export_program(
             _strip(program)
             torch.export.save(program, out)
     except Exception as error:  # the exporter wraps whatever the model's own code raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model {type(model).__name__} cannot be exported as a program ({reason[:120]})",
+            f"model {type(model).__name__} cannot be exported as a program ({first_line(error)})",
             "choose an architecture without data-dependent control flow",
         ) from error
     return out

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgexfer.bench.feed import normalise
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import BackendError, first_line
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import Method
@@ -88,9 +88,8 @@ def quantize_nncf(
             )
             ov.save_model(quantized, str(out), compress_to_fp16=False)
         except Exception as error:  # NNCF's and OpenVINO's classes share no base but this one
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise BackendError(
-                f"{model.name}: NNCF cannot quantize it ({reason[:120]})",
+                f"{model.name}: NNCF cannot quantize it ({first_line(error, last=True)})",
                 "export with --precision fp32, or choose another architecture",
             ) from error
     return f"nncf {preset.value} preset, {scheme.weights} weights, fast bias correction"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import BackendError, first_line
 from edgexfer.quantize.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -215,9 +215,8 @@ def run_batches(
 
 def cannot_quantize(name: str, error: Exception) -> BackendError:
     """Return the error of a file that ONNX Runtime fails on, in its own words."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return BackendError(
-        f"{name}: ONNX Runtime cannot quantize it ({reason[:120]})",
+        f"{name}: ONNX Runtime cannot quantize it ({first_line(error)})",
         "export with --precision fp32, or choose another architecture",
     )
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgexfer.core import errors
-from edgexfer.core.errors import EdgexferError, nearest
+from edgexfer.core.errors import EdgexferError, first_line, nearest
 
 
 def tree() -> list[type[EdgexferError]]:
@@ -54,3 +54,11 @@ def test_a_name_with_one_letter_missing_is_found_again(name: str, data: st.DataO
     at = data.draw(st.integers(0, len(name) - 1))
     offered = nearest(name[:at] + name[at + 1 :], [name])
     assert offered == f"did you mean {name!r}?"
+
+
+def test_of_a_long_text_one_line_is_taken() -> None:
+    error = RuntimeError("\n  what failed \n  in its middle\n\n   why\n ")
+    assert first_line(error) == "what failed"
+    assert first_line(error, last=True) == "why"
+    assert first_line(error, 4) == "what"
+    assert first_line(KeyError(), last=True) == "KeyError"
