@@ -11,7 +11,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgexfer.models.cifarnet import CifarNet, initialise
+from edgexfer.models.cifarnet import CifarNet, initialise, projection
 
 _EXPANSION = 4
 
@@ -35,10 +35,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outside, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outside)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inside != outside:
-            projection = nn.Conv2d(inside, outside, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outside))
+        self.downsample = projection(inside, outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inside, H, W) to (B, 4 * width, H / stride, W / stride)."""

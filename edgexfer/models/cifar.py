@@ -13,7 +13,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgexfer.models.cifarnet import CifarNet, initialise
+from edgexfer.models.cifarnet import CifarNet, initialise, projection
 
 _PLAIN = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
@@ -35,10 +35,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outside)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inside != outside:
-            projection = nn.Conv2d(inside, outside, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outside))
+        self.downsample = projection(inside, outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inside, H, W) to (B, outside, H / stride, W / stride)."""

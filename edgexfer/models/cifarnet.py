@@ -85,3 +85,11 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """
     grouped = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
     return grouped.transpose(1, 2).flatten(1, 2)
+
+
+def projection(inside: int, outside: int, stride: int) -> nn.Module | None:
+    """Return what stands in a shortcut: a 1x1 convolution, or nothing where the shape stays."""
+    if stride == 1 and inside == outside:
+        return None
+    convolution = nn.Conv2d(inside, outside, 1, stride, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outside))

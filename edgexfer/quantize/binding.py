@@ -53,8 +53,8 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class FoldedWeight:
-    """The weight of a convolution times what the batch norm behind it multiplies with.
+class _Folded:
+    """A convolution and the batch norm behind it.
 
     Attributes:
         conv: name of the convolution.
@@ -63,6 +63,10 @@ class FoldedWeight:
 
     conv: str
     norm: str
+
+
+class FoldedWeight(_Folded):
+    """The weight of a convolution times what the batch norm behind it multiplies with."""
 
     def value(self, model: nn.Module) -> Tensor:
         """Return what the initialiser is to hold."""
@@ -75,17 +79,8 @@ class FoldedWeight:
         yield from (conv.weight, norm.weight)
 
 
-@dataclass(frozen=True)
-class FoldedBias:
-    """What a convolution and the batch norm behind it add.
-
-    Attributes:
-        conv: name of the convolution.
-        norm: name of the batch norm.
-    """
-
-    conv: str
-    norm: str
+class FoldedBias(_Folded):
+    """What a convolution and the batch norm behind it add."""
 
     def value(self, model: nn.Module) -> Tensor:
         """Return what the initialiser is to hold."""
