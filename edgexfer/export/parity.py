@@ -222,6 +222,10 @@ def half_rung(name: str, reference: Logits, found: Logits) -> Rung:
 def with_accuracy(rung: Rung, probe: Probe, reference: Logits, found: Logits) -> Rung:
     """Add to a rung the accuracy on the evaluation images, and the drop with its interval."""
     drop, _ = worst_drop(reference.real, found.real, probe.labels, probe.tasks)
+    return _with_drop(rung, probe, found, drop)
+
+
+def _with_drop(rung: Rung, probe: Probe, found: Logits, drop: PairedDrop) -> Rung:
     return replace(
         rung,
         top1_pct=100.0 * float(np.mean(right(found.real, probe.labels, probe.tasks))),
@@ -292,7 +296,7 @@ def _gated(
         limits=limits,
         notes=tuple(notes),
     )
-    return with_accuracy(rung, probe, reference, found)
+    return _with_drop(rung, probe, found, drop)
 
 
 def require(
