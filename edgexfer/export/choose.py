@@ -175,7 +175,7 @@ def _compared(
         elif is_tie(one, base) or speed_ratio(one, base) < 1:
             found[one.name] = f"{name} does not pay {where}: {beside}"
         else:
-            found[one.name] = f"{name} is slower {where}: {beside}"
+            found[one.name] = f"{name} is slower than {best.name.upper()} {where}: {beside}"
     others = any(name != REFERENCE for name in found)
     chosen = f"{best.name.upper()} chosen" + ("" if others else f" {where}")
     if best is base:

@@ -310,7 +310,7 @@ class Lowering:
         return Tuned(replace(before, files=files, scheme=scheme), found)
 
     def _between(self, out: Path, profile: HardwareProfile) -> str:
-        """Type what is between Q/DQ nodes as the target wants it, and return that in words."""
+        """Convert the layers between Q/DQ nodes to the target's type; return a description."""
         if not (is_restricted(profile) and typed_strongly(profile)):
             return ""
         from edgexfer.quantize.qdq import check_qdq

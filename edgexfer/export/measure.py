@@ -36,7 +36,7 @@ _OUT_OF_REACH = (InputError, MachineError)
 
 @dataclass(frozen=True)
 class Board:
-    """The machine that targets are measured on which are not this one.
+    """The remote machine for targets that are not this host.
 
     Attributes:
         name: its address, as ``--on`` has it.
@@ -191,8 +191,8 @@ def _summary(records: Sequence[Record], board: Board | None = None) -> Measureme
 def _worthless(record: Record) -> bool:
     """Tell whether a record says nothing of which artefact is faster.
 
-    A level that moves forbids to publish a latency. The processes of rivals are interleaved and
-    meet the same moves, so that their medians can be ranked nevertheless, with that doubt.
+    A drifting latency must not be published, but rivals can still be ranked: their processes are
+    interleaved and drift alike. The doubt is kept.
     """
     if record.status == "invalid":
         return not all(reason.startswith(_MOVED) for reason in record.reasons)

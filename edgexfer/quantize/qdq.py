@@ -33,7 +33,7 @@ from edgexfer.quantize.ranges import Range
 if TYPE_CHECKING:
     from onnx import TensorProto
 
-# Of the calibration images, whose extremes a range holds.
+# Share of the calibration images whose extremes a range must cover.
 SHARES = (1.0, 0.95)
 
 

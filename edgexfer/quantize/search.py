@@ -45,7 +45,8 @@ class Found:
 
     Attributes:
         scheme: in words, for the manifest.
-        chosen: name of the step that was taken: the first rung's best that passed, else the best.
+        chosen: name of the step that was taken: the best attempt of the first rung that passed,
+            otherwise the best of all.
         steps: all that was tried, in order.
         float_nodes: names of the nodes that stay floating point.
         in_vain: why nothing was enough; empty where something was.

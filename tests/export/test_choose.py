@@ -73,7 +73,7 @@ def test_a_third_precision_may_win_over_both() -> None:
     )
     slower = choose(AMX, NET, tried, times(AMX.name, fp32=1.0, bf16=0.8, int8=0.5))
     assert slower.verdict == (
-        f"BF16 is slower on this CPU for {NET}: 1.25 times the speed of FP32; "
+        f"BF16 is slower than INT8 on this CPU for {NET}: 1.25 times the speed of FP32; "
         "INT8 chosen: 2.00 times the speed of FP32"
     )
     assert by_precision(slower)["bf16"].lost
