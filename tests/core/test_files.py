@@ -204,7 +204,7 @@ def test_an_interrupted_write_leaves_the_old_content_alone(
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "fsync", interrupt)
+    monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         files.write_atomic(place, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
