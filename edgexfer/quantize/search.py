@@ -12,13 +12,13 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgexfer.core.explanation import Step, Verdict
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.quantize.calibration import Calibration
-from edgexfer.quantize.clipping import METHODS, Method, clip_all, within
+from edgexfer.quantize.clipping import METHODS, clip_all, within
 from edgexfer.quantize.equalise import correct_biases, equalise
 from edgexfer.quantize.nncf import Tuning, quantize_nncf
 from edgexfer.quantize.observe import Extremes, extremes, histograms, observe
@@ -89,7 +89,24 @@ def find_int8(
             shutil.copyfile(file, out.with_suffix(file.suffix))
     steps = tuple(attempt.step for attempt in tries.attempts)
     words = f"{tries.scheme}, {chosen.step.name}"
-    return Found(words, chosen.step.name, steps, chosen.float_nodes, tries.in_vain)
+    return Found(words, chosen.step.name, steps, chosen.way.tuning.float_nodes, tries.in_vain)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a file is made.
+
+    Attributes:
+        base: the float file.
+        tuning: how its ranges are found, and which nodes are left in float.
+        ends: the ranges; empty where the quantizer finds its own.
+        of_most: the ranges hold the extremes of most images alone, whatever the tuning says.
+    """
+
+    base: Path
+    tuning: Tuning = field(default_factory=Tuning)
+    ends: Mapping[str, Extremes] = field(default_factory=dict)
+    of_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,16 +116,12 @@ class _Attempt:
     Attributes:
         step: what the judge said.
         files: of the model; the first is what the runtime loads.
-        base: the float file that it was made from.
-        ends: the ranges that it was made with; empty where the quantizer finds its own.
-        float_nodes: left in float.
+        way: how they were made.
     """
 
     step: Step
     files: tuple[Path, ...]
-    base: Path
-    ends: Mapping[str, Extremes]
-    float_nodes: tuple[str, ...] = ()
+    way: _Way
 
     @property
     def merit(self) -> tuple[bool, float, float, float]:
@@ -162,21 +175,19 @@ class _Tries(ABC):
         """Return the rungs, each of which tries something; the first is plain calibration."""
 
     @abstractmethod
-    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
-        """Write one try and return its files; ``nodes`` stay in float."""
+    def _make(self, way: _Way) -> list[Path]:
+        """Write one try and return its files."""
 
     @abstractmethod
     def _order(self, best: _Attempt) -> list[Sensitivity]:
         """Return the nodes, those first whose quantization costs most."""
 
-    def _try(
-        self, name: str, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...] = ()
-    ) -> _Attempt:
-        files = self._make(base, ends, nodes)
+    def _try(self, name: str, way: _Way) -> _Attempt:
+        files = self._make(way)
         step = Step(name, self._judge(files[0]))
         if self.tell is not None:
             self.tell(step)
-        self.attempts.append(_Attempt(step, tuple(files), base, ends, nodes))
+        self.attempts.append(_Attempt(step, tuple(files), way))
         return self.attempts[-1]
 
     def _is_enough(self, attempt: _Attempt) -> bool:
@@ -212,7 +223,8 @@ class _Tries(ABC):
     def _in_float(self, best: _Attempt, order: Sequence[str], count: int) -> _Attempt | None:
         """Try the best with the first nodes in float; return it where it is enough."""
         name = f"{best.step.name}, {count} node{'s' if count > 1 else ''} in float"
-        attempt = self._try(name, best.base, best.ends, tuple(order[:count]))
+        tuning = replace(best.way.tuning, float_nodes=tuple(order[:count]))
+        attempt = self._try(name, replace(best.way, tuning=tuning))
         return attempt if self._is_enough(attempt) else None
 
 
@@ -226,48 +238,54 @@ class _QdqTries(_Tries):
 
     def _plain(self) -> None:
         self._seen = extremes(self._model, self._calibration)
-        self._try("min-max", self._model, self._seen)
+        self._try("min-max", _Way(self._model, ends=self._seen))
 
     def _methods(self) -> None:
         seen = histograms(self._model, self._calibration, self._seen)
         for method in METHODS[1:]:
-            self._try(method, self._model, clip_all(seen, method, self._profile.quantization))
-        self._try(_MOST, self._model, self._ends(self._model, _MOST))
+            ends = clip_all(seen, method, self._profile.quantization)
+            self._try(method, _Way(self._model, Tuning(method), ends))
+        most = _Way(self._model, of_most=True)
+        self._try(_MOST, replace(most, ends=self._ends(most)))
 
     def _rewrite(self) -> None:
         """Equalise the layers, then correct the biases of what came out best."""
         best = self._best()
         equalised = self._folder / "equalised.onnx"
         if equalise(self._model, equalised):
-            method = best.step.name
-            self._try(f"{method}, equalised", equalised, self._ends(equalised, method))
+            way = replace(best.way, base=equalised)
+            self._try(f"{best.step.name}, equalised", replace(way, ends=self._ends(way)))
             best = self._best()
         corrected = self._folder / "corrected.onnx"
-        whole = self._write(best.base, best.ends, (), whole=True)
-        correct_biases(best.base, whole, corrected, self._calibration)
-        self._try(f"{best.step.name}, biases corrected", corrected, best.ends)
+        correct_biases(best.way.base, self._whole(best.way), corrected, self._calibration)
+        self._try(f"{best.step.name}, biases corrected", replace(best.way, base=corrected))
 
-    def _ends(self, model: Path, method: str) -> Mapping[str, Extremes]:
-        if method == _MOST:
-            return within(observe(model, self._calibration).ends, min(SHARES))
-        seen = histograms(model, self._calibration, extremes(model, self._calibration))
-        return clip_all(seen, as_method(method), self._profile.quantization)
+    def _ends(self, way: _Way) -> Mapping[str, Extremes]:
+        """Find the ranges anew, as where the file is another."""
+        if way.of_most:
+            return within(observe(way.base, self._calibration).ends, min(SHARES))
+        seen = histograms(way.base, self._calibration, extremes(way.base, self._calibration))
+        return clip_all(seen, way.tuning.method, self._profile.quantization)
 
     def _order(self, best: _Attempt) -> list[Sensitivity]:
-        whole = self._write(best.base, best.ends, (), whole=True)
-        return measure_nodes(whole, best.base, first_images(self._calibration))
+        images = first_images(self._calibration)
+        return measure_nodes(self._whole(best.way), best.way.base, images)
 
-    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
-        return [self._write(base, ends, nodes, whole=False)]
+    def _make(self, way: _Way) -> list[Path]:
+        out = self._folder / f"try-{len(self.attempts)}.onnx"
+        self._write(way, out, whole=False)
+        return [out]
 
-    def _write(
-        self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...], *, whole: bool
-    ) -> Path:
-        out = self._folder / f"try-{len(self.attempts)}{'-whole' if whole else ''}.onnx"
-        restricted = is_restricted(self._profile)
-        placed = Placed(self._profile.quantization, restricted, frozenset(nodes), whole)
-        write_qdq(base, out, ends, placed)
+    def _whole(self, way: _Way) -> Path:
+        """Write the file with every node quantized, to measure nodes by."""
+        out = self._folder / f"try-{len(self.attempts)}-whole.onnx"
+        self._write(way, out, whole=True)
         return out
+
+    def _write(self, way: _Way, out: Path, *, whole: bool) -> None:
+        scheme, restricted = self._profile.quantization, is_restricted(self._profile)
+        nodes = frozenset(way.tuning.float_nodes)
+        write_qdq(way.base, out, way.ends, Placed(scheme, restricted, nodes, whole))
 
 
 class _NncfTries(_Tries):
@@ -278,53 +296,40 @@ class _NncfTries(_Tries):
     """
 
     def _rungs(self) -> tuple[Callable[[], None], ...]:
-        self._tunings: dict[str, Tuning] = {}
         return self._plain, self._as_transformer, self._methods, self._equalised
 
     def _plain(self) -> None:
-        self._tune("nncf's own ranges", Tuning())
+        self._try("nncf's own ranges", _Way(self._model))
 
     def _as_transformer(self) -> None:
         import onnx
 
         operators = {node.op_type for node in onnx.load(self._model).graph.node}
         if _OF_TRANSFORMERS & operators:
-            self._tune("as a transformer", Tuning(transformer=True))
+            self._try("as a transformer", _Way(self._model, Tuning(transformer=True)))
 
     def _methods(self) -> None:
-        scheme = self._tunings[max(self.attempts, key=lambda x: x.merit).step.name]
+        way = max(self.attempts, key=lambda attempt: attempt.merit).way
         for method in ("mse", "percentile-99.99"):
-            name = f"as a transformer, {method}" if scheme.transformer else method
-            self._tune(name, replace(scheme, method=method))
+            name = f"as a transformer, {method}" if way.tuning.transformer else method
+            self._try(name, replace(way, tuning=replace(way.tuning, method=method)))
 
     def _equalised(self) -> None:
-        name, equalised = self._best().step.name, self._folder / "equalised.onnx"
+        best, equalised = self._best(), self._folder / "equalised.onnx"
         if equalise(self._model, equalised):
-            self._tune(f"{name}, equalised", self._tunings[name], equalised)
+            self._try(f"{best.step.name}, equalised", replace(best.way, base=equalised))
 
     def _order(self, best: _Attempt) -> list[Sensitivity]:
-        self._tuning = self._tunings[best.step.name]
-        whole = self._folder / "whole.onnx"
+        base, whole = best.way.base, self._folder / "whole.onnx"
         placed = Placed(self._profile.quantization, restricted=False, whole=True)
-        write_qdq(best.base, whole, extremes(best.base, self._calibration), placed)
-        return measure_nodes(whole, best.base, first_images(self._calibration))
+        write_qdq(base, whole, extremes(base, self._calibration), placed)
+        return measure_nodes(whole, base, first_images(self._calibration))
 
-    def _tune(self, name: str, tuning: Tuning, base: Path | None = None) -> None:
-        self._tuning = self._tunings[name] = tuning
-        self._try(name, base or self._model, {})
-
-    def _make(self, base: Path, ends: Mapping[str, Extremes], nodes: tuple[str, ...]) -> list[Path]:
-        del ends
+    def _make(self, way: _Way) -> list[Path]:
         out = self._folder / f"try-{len(self.attempts)}.xml"
-        tuning = replace(self._tuning, float_nodes=nodes)
         scheme = self._profile.quantization
-        self.scheme = quantize_nncf(base, out, self._calibration, scheme, tuning)
+        self.scheme = quantize_nncf(way.base, out, self._calibration, scheme, way.tuning)
         return [out, out.with_suffix(".bin")]
-
-
-def as_method(name: str) -> Method:
-    """Return the method of a name; one of a quantizer's own ranges is min-max."""
-    return next((method for method in METHODS if method == name), "min-max")
 
 
 def first_images(calibration: Calibration) -> Calibration:
