@@ -442,3 +442,19 @@ def test_the_command_line_and_a_recipe_reach_a_strategy(
     found = read_run(tmp_path / "typed")
     for result in (info.result, found.result):
         assert result["weights_sha256"] == whole["pseudo"]["weights_sha256"]
+
+
+def test_parts_of_a_step_weigh_its_images_without_labels_alike() -> None:
+    """Four of eight images have no label, three of them in the first of two halves."""
+    chance = torch.Generator().manual_seed(0)
+    logits, answers = torch.randn(2, 4, 3, generator=chance)
+    drawn, wanted = torch.rand(2, 4, 3, 5, 5, generator=chance)
+    halves = [slice(0, 3), slice(3, 4)]
+    four, two = torch.tensor(4.0), torch.tensor(2.0)
+    whole = pseudo.taught(logits, answers.softmax(1), 0.0, four)[0]
+    parts = [pseudo.taught(logits[h], answers[h].softmax(1), 0.0, two)[0] for h in halves]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
+    whole = reconstruction.apart(drawn, wanted, four)
+    torch.testing.assert_close(whole, (drawn - wanted).square().mean())
+    parts = [reconstruction.apart(drawn[h], wanted[h], two) for h in halves]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
