@@ -32,13 +32,16 @@ def test_a_wide_gap_is_no_tie_however_restless_the_machine() -> None:
     slower = Timed("int8", (1.6, 9.0, 1.2), 1000)
     assert slower.spread > speed_ratio(FP32, slower) > 1.1
     assert fastest([FP32, slower]) == (FP32, ())
+    little = Timed("int8", (0.97, 1.05, 1.07), 1000)
+    assert little.spread > speed_ratio(FP32, little) > 1.03
+    assert fastest([FP32, little]) == (FP32, ())
 
 
 def test_a_tie_is_one_with_the_fastest_and_no_chain() -> None:
     """B ties with A and C with B, but C is not as fast as A."""
     a = Timed("a", (1.00, 1.04, 1.02), 3000)
     b = Timed("b", (1.03, 1.09, 1.05), 2000)
-    c = Timed("c", (1.09, 1.08, 1.09), 1000)
+    c = Timed("c", (1.08, 1.07, 1.08), 1000)
     assert is_tie(b, c)
     assert not is_tie(a, c)
     assert fastest([a, b, c]) == (b, (a,))

@@ -123,12 +123,12 @@ def slowed(record: Record, factors: Sequence[float]) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("factors", "taken"), [((1.0, 1.05, 1.06), "int8"), ((1.05, 1.05, 1.05), "fp32")]
+    ("factors", "taken"), [((1.0, 1.02, 1.06), "int8"), ((1.0, 1.05, 1.06), "fp32")]
 )
 def test_a_gap_within_the_spread_of_the_processes_is_decided_by_size(
     factors: tuple[float, ...], taken: str
 ) -> None:
-    """INT8 is 5 % slower; where its processes differ by 6 %, that shows nothing."""
+    """Processes that differ by 6 % hide that INT8 is 2 % slower; 5 % is more than it is worth."""
     fp32 = make_record(FP32)
     int8 = slowed(replace(make_record(INT8), processes=fp32.processes), factors)
     verdict = verdict_of(fp32, int8)
