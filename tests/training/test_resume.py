@@ -96,7 +96,8 @@ def kill_after(path: Path, step: int, more_s: float) -> None:
 
 def saved_step(path: Path) -> int:
     names = [p.name for p in (path / checkpoint.FOLDER).glob("step-*")]
-    return max((int(name.removeprefix("step-")) for name in names), default=0)
+    # One that another of the same step is about to replace ends in -old.
+    return max((int(name.split("-")[1]) for name in names), default=0)
 
 
 def kill_and_resume(path: Path, step: int, more_s: float) -> tuple[dict[str, bytes], int]:
