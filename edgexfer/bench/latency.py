@@ -39,7 +39,7 @@ class Limits:
         pace_ns: how long one takes about, by which the outputs that are kept are spread.
         most: a model so fast that it reaches so many inferences earlier ends there, so that a
             record stays of a size that can be kept whole; ``None`` measures all the time, and keeps
-            each so many-th sample of a series that grows too long.
+            every n-th sample of a series that grows too long.
     """
 
     samples: int
@@ -61,7 +61,7 @@ class Series:
     Attributes:
         infer_ns: latencies, in their order.
         issued_ns: when each of them began, from the start of the loop.
-        every: that each so many-th sample is in both; 1 for all.
+        every: n where every n-th sample is in both; 1 for all.
         references: the reference kernel, timed between blocks of samples.
         kept: up to 64 outputs, each with the index of its input, drawn evenly from all calls.
     """

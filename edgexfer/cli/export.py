@@ -43,8 +43,8 @@ def command(
     is left behind. An INT8 that loses too much is searched for before: other ranges, equalised
     layers and corrected biases, the fewest layers in float. With --precision auto, one that still
     loses too much is left out, the others are timed where the target is this machine, and FP32 and
-    the fastest stay. --on names one board, which is the other targets and times theirs; where it
-    cannot be had in the end, all that passed stay, and the reason is kept.
+    the fastest stay. --on names a board on which targets other than this machine are timed; where
+    it cannot be had in the end, all that passed stay, and the reason is kept.
 
     Examples:
       edgexfer export runs/student --target x86-onnxruntime,x86-openvino --out bundle

@@ -130,7 +130,7 @@ class ProcessRun:
         gpu_ns: the device's own time of some further runs, copies included, by its own events;
             empty where the runtime cannot tell.
         issued_ns: when each query of ``infer_ns`` was issued, from the start of the measured part.
-        kept_every: that each so many-th sample is in ``infer_ns``; 1 for all.
+        kept_every: n where every n-th sample is in ``infer_ns``; 1 for all.
         references: the reference kernel between blocks of ``infer_ns``; empty where its energy
             would be counted in, in ``sustained``.
         decode_ns: encoded bytes to pixels of their own size, for images of the bundle; empty where

@@ -292,7 +292,7 @@ class _NncfTries(_Tries):
     """IRs of OpenVINO; which nodes are sensitive is measured on a Q/DQ file of the same scheme.
 
     NNCF corrects biases in every try. Its slower correction, layer by layer on the quantized model,
-    is no rung: on four students it moved the logits by less than 0.1 dB, at twice the time.
+    is no rung: on three students it moved the logits by less than 0.1 dB, at twice the time.
     """
 
     def _rungs(self) -> tuple[Callable[[], None], ...]:
