@@ -103,8 +103,9 @@ class TrainSection:
         views: epochs' worth of different augmented views, which later epochs see again in turn, so
             that the teacher's answers to them can be kept; unset gives every epoch its own.
         view_seed: of augmentation; unset takes ``seed``.
-        balance: how the losses of several tasks are weighed: ``fixed``, or ``uncertainty``, which
-            learns each task's variance.
+        balance: how the losses of several tasks are weighed: ``fixed``, ``uncertainty``, which
+            learns each task's variance, or ``gradnorm``, which lets each task pull at what they
+            share as far as it is behind.
         task_weights: of several tasks' losses, in the order of the columns; unset takes 1 for each.
         checkpoint_s: seconds between two checkpoints inside an epoch.
         seed: of weights, order, augmentation, dropout.
@@ -137,7 +138,7 @@ class TrainSection:
     compile: Literal["auto", "on", "off"] = "auto"
     views: Count | None = None
     view_seed: Annotated[int, Ge(0)] | None = None
-    balance: Literal["fixed", "uncertainty"] = "fixed"
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
     task_weights: tuple[Positive, ...] = ()
     checkpoint_s: Positive = 60.0
     seed: Annotated[int, Ge(0)] = 0

@@ -75,7 +75,8 @@ class Distillation:
         else:
             losses = torch.stack([loss for loss, _ in of_tasks])
             # The teacher has an answer for every task.
-            total = self.balance(losses, torch.ones_like(losses, dtype=torch.bool))
+            counted = torch.ones_like(losses, dtype=torch.bool)
+            total = self.balance(losses, counted, logits)
             named = zip(self.tasks, of_tasks, strict=True)
             parts = {f"{t.name}_{k}": v for t, (_, found) in named for k, v in found.items()}
         if self.features is not None:

@@ -174,9 +174,10 @@ def _refuse_tasks(student: StudentSection, terms: Sequence[Term], dataset: Datas
             "student.cache_top_k keeps the largest logits of all, the data has several tasks",
             "leave it out: all logits are kept then",
         )
-    if student.train.balance == "uncertainty" and any(term.facts.features for term in terms):
+    balance = student.train.balance
+    if balance != "fixed" and any(term.facts.features for term in terms):
         raise RecipeError(
-            "train.balance is uncertainty, but a feature loss trains along something of its own",
+            f"train.balance is {balance}, but a feature loss trains along something of its own",
             "take fixed, with train.task_weights, or logit losses alone",
         )
 

@@ -1,12 +1,13 @@
 """What is it, and how is it drawn: two questions about PACS, in one model or in one for each.
 
-    python examples/transfer/pacs_tasks.py PACS_FOLDER OUT [--seeds 2] [--epochs 6]
+    python examples/transfer/pacs_tasks.py PACS_FOLDER OUT [--seeds 3] [--epochs 6]
 
 The folder holds ``photo``, ``sketch``, ``cartoon`` and ``art_painting``, each with ``train/`` and
 ``test/`` of seven class folders. Of each domain and class as many images are copied to
 ``OUT/pictures``; the table of labels beside it asks for ``object`` and ``domain``. A resnet8 at 32
-pixels is trained from scratch with both columns and with each alone, all on the same images and
-schedule. OUT keeps all runs: the same command goes on.
+pixels is trained from scratch with both columns, their losses weighed in each way that there is,
+and with each column alone, all on the same images and schedule. OUT keeps all runs: the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import argparse
 import csv
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import edgexfer
 from edgexfer import DataSection, ModelSection, TeacherSection, TrainSection
 from edgexfer.core.stats import seeded_gain
 from edgexfer.training.predictions import read_rights
 
+Balance = Literal["fixed", "uncertainty", "gradnorm"]
 TASKS = ("object", "domain")
 # Images of each domain and class, as far as there are so many.
 MOST = {"train": 60, "test": 30}
@@ -51,11 +55,14 @@ def write_table(labels: dict[str, dict[str, str]], columns: Sequence[str], place
     return place
 
 
-def train(columns: Sequence[str], given: argparse.Namespace) -> list[Path]:
+def train(
+    columns: Sequence[str], given: argparse.Namespace, balance: Balance = "fixed"
+) -> list[Path]:
     """Train for these tasks with each seed, and return the runs."""
     labels = copy_pictures(given.pacs, given.out / "pictures")
     name = "-".join(columns)
     table = write_table(labels, columns, given.out / f"{name}.csv")
+    place = given.out / (name if balance == "fixed" else f"{name}-{balance}")
     data = DataSection(str(given.out / "pictures"), labels=str(table))
     runs = []
     for seed in range(given.seeds):
@@ -63,8 +70,9 @@ def train(columns: Sequence[str], given: argparse.Namespace) -> list[Path]:
         schedule = TrainSection(
             epochs=given.epochs, lr=3e-3, augment="flip", precision="fp32", compile="off", seed=seed
         )
+        schedule = replace(schedule, balance=balance)
         teacher = TeacherSection(ModelSection("resnet8", size=32), "scratch", train=schedule)
-        runs.append(given.out / name / f"seed-{seed}")
+        runs.append(place / f"seed-{seed}")
         edgexfer.finetune(data, teacher, runs[-1])
     return runs
 
@@ -74,23 +82,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pacs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
-    together = train(TASKS, given)
-    print("| task | one for each | one model for both | gain, 95 % interval | verdict |")
-    print("|---|---|---|---|---|")
+    print("| task | one for each | weighed by | one for both | gain, 95 % interval | verdict |")
+    print("|---|---|---|---|---|---|")
     for task in TASKS:
-        runs = train((task,), given)
-        # All at once, so that they are known to be of the same images.
-        rights = read_rights([*together, *runs], task)
-        both, alone = rights[: given.seeds], rights[given.seeds :]
-        gain = seeded_gain(both, alone)
-        print(
-            f"| {task} | {in_words(alone)} | {in_words(both)} | {gain.gain_pt:+.1f} "
-            f"({gain.low_pt:+.1f} to {gain.high_pt:+.1f}) | {gain.verdict} |",
-            flush=True,
-        )
+        apart = train((task,), given)
+        for balance in get_args(Balance):
+            # All at once, so that they are known to be of the same images.
+            rights = read_rights([*train(TASKS, given, balance), *apart], task)
+            both, alone = rights[: given.seeds], rights[given.seeds :]
+            gain = seeded_gain(both, alone)
+            interval = f"{gain.gain_pt:+.1f} ({gain.low_pt:+.1f} to {gain.high_pt:+.1f})"
+            cells = [task, in_words(alone), balance, in_words(both), interval, gain.verdict]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def in_words(rights: list[list[bool]]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from edgexfer.bench.tasks import answers, by_task, codes, confidences, marks, right
 from edgexfer.bench.verify import verify_bundle
@@ -22,6 +24,7 @@ from edgexfer.export.audit import audit
 from edgexfer.export.evaluate import evaluate, to_text
 from edgexfer.export.load import load_bundle
 from edgexfer.export.stage import export
+from edgexfer.models.head import Perceptron
 from edgexfer.models.store import load_model
 from edgexfer.recipe import (
     DataSection,
@@ -32,7 +35,13 @@ from edgexfer.recipe import (
 )
 from edgexfer.report.sweep import sweep_answer, sweep_table
 from edgexfer.training.evaluate import predict_logits
-from edgexfer.training.multitask import Balance, label_objective, make_balance
+from edgexfer.training.multitask import (
+    Balance,
+    GradNorm,
+    Uncertainty,
+    label_objective,
+    make_balance,
+)
 from edgexfer.training.objective import Views, mean_targets
 from edgexfer.training.predictions import read_rights
 from edgexfer.training.stage import images_of, open_data
@@ -99,7 +108,7 @@ def test_each_task_has_its_own_cross_entropy_and_missing_labels_ask_nothing() ->
     targets = torch.zeros(4, 5)
     for row, column in ((0, 1), (1, 0), (1, 4), (3, 2)):
         targets[row, column] = 1
-    balance = Balance((2.0, 0.5), learns=False)
+    balance = Balance((2.0, 0.5))
     loss, parts = label_objective(TASKS, balance, 0.0)(
         _Fixed(logits), torch.zeros(4, 3, 2, 2), targets, VIEWS
     )
@@ -114,13 +123,13 @@ def test_each_task_has_its_own_cross_entropy_and_missing_labels_ask_nothing() ->
     assert not logits.grad[2].any() and not logits.grad[0, 2:].any()
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_parts_of_a_step_make_its_loss_however_its_labels_are_spread(learns: bool) -> None:
+@pytest.mark.parametrize("kind", [Balance, Uncertainty])
+def test_parts_of_a_step_make_its_loss_however_its_labels_are_spread(kind: type[Balance]) -> None:
     logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(4, 5)
     for row, column in ((0, 1), (0, 3), (1, 0), (2, 1)):
         targets[row, column] = 1
-    objective = label_objective(TASKS, Balance((2.0, 0.5), learns=learns), 0.1)
+    objective = label_objective(TASKS, kind((2.0, 0.5)), 0.1)
     pixels = torch.zeros(4, 3, 2, 2)
     whole, _ = objective(_Fixed(logits), pixels, targets, VIEWS)
     step = replace(VIEWS, targets_mean=mean_targets(targets))
@@ -132,17 +141,121 @@ def test_parts_of_a_step_make_its_loss_however_its_labels_are_spread(learns: boo
 
 
 def test_uncertainty_is_kendalls_and_stands_still_without_labels() -> None:
-    balance = Balance((1.0, 1.0), learns=True)
+    balance, logits = Uncertainty((1.0, 1.0)), torch.zeros(4, 5)
     with torch.no_grad():
         balance.log_variance.copy_(torch.tensor([0.5, -1.0]))
     losses = torch.tensor([2.0, 3.0])
-    whole = balance(losses, torch.tensor([True, True]))
+    whole = balance(losses, torch.tensor([True, True]), logits)
     wanted = 2 * np.exp(-0.5) + 0.25 + 3 * np.exp(1) - 0.5
     assert whole.item() == pytest.approx(wanted, rel=1e-6)
-    balance(torch.tensor([2.0, 0.0]), torch.tensor([True, False])).backward()
+    balance(torch.tensor([2.0, 0.0]), torch.tensor([True, False]), logits).backward()
     assert balance.log_variance.grad is not None
     found = balance.log_variance.grad.tolist()
     assert found == pytest.approx([0.5 - 2 * np.exp(-0.5), 0.0], rel=1e-6)
+
+
+class _Headed(nn.Module):
+    """What GradNorm looks at: a model with a backbone and a head."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = nn.Linear(6, 4), head
+        self.outputs = next(head.parameters())
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        found: Tensor = self.head(torch.relu(self.backbone(pixels.flatten(1))))
+        return found
+
+
+def _asked(model: nn.Module, balance: GradNorm, *labels: tuple[int, int]) -> Tensor:
+    """Return the loss of four images with these labels, its gradients computed."""
+    targets = torch.zeros(4, 5)
+    for row, column in labels:
+        targets[row, column] = 1
+    pixels = torch.randn(4, 3, 2, 1, generator=torch.Generator().manual_seed(1))
+    loss, _ = label_objective(TASKS, balance, 0.0)(model, pixels, targets, VIEWS)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+LABELS = ((0, 0), (1, 1), (2, 0), (3, 1), (0, 2), (1, 4), (2, 3), (3, 3))
+
+
+def test_gradnorm_moves_its_weights_as_the_paper_says_and_no_other_gradient() -> None:
+    torch.manual_seed(0)
+    model, balance = _Headed(nn.Linear(4, 5)), GradNorm((3.0, 1.0), (2, 3))
+    balance.look_at(model)
+    loss = _asked(model, balance, *LABELS)
+
+    # The same by hand: gradients at the head's input image by image, the weights' by differences.
+    pixels = torch.randn(4, 3, 2, 1, generator=torch.Generator().manual_seed(1))
+    hidden = torch.relu(model.backbone(pixels.flatten(1))).detach().requires_grad_()
+    logits = model.head(hidden)
+    columns = torch.tensor([[0, 2], [1, 4], [0, 3], [1, 3]])
+    of_a = nn.functional.cross_entropy(logits[:, :2], columns[:, 0])
+    of_b = nn.functional.cross_entropy(logits[:, 2:], columns[:, 1] - 2)
+    norms = [
+        4 * torch.autograd.grad(part, hidden, retain_graph=True)[0].norm().item()
+        for part in (of_a, of_b)
+    ]
+    rates = np.array([of_a.item() / np.log(2), of_b.item() / np.log(3)])
+    wanted = np.mean(np.array([1.5, 0.5]) * norms) * (rates / rates.mean()) ** 1.5
+
+    def miss(v: Any) -> float:
+        weights = 2 * np.exp(v) / np.exp(v).sum()
+        return float(np.abs(weights * norms - wanted).sum() / np.mean(norms))
+
+    v, small = np.log([3.0, 1.0]), 1e-6 * np.eye(2)
+    slopes = [(miss(v + step) - miss(v - step)) / 2e-6 for step in small]
+    assert balance.log_weights.grad is not None and abs(slopes[0]) > 0.01
+    assert balance.log_weights.grad.tolist() == pytest.approx(slopes, rel=1e-3)
+
+    # The model learns from the weighed losses alone, and those are what is told.
+    total = 1.5 * of_a + 0.5 * of_b
+    assert loss.item() == pytest.approx(total.item(), rel=1e-6)
+    (head,) = torch.autograd.grad(total, [model.outputs])
+    torch.testing.assert_close(model.outputs.grad, head)
+
+
+def test_gradnorm_evens_out_gradients_of_tasks_that_are_equally_far() -> None:
+    torch.manual_seed(0)
+    model, balance = _Headed(nn.Linear(4, 5)), GradNorm((1.0, 1.0), (2, 3))
+    balance.look_at(model)
+    logits = model(torch.randn(4, 3, 2, 1))
+    # Both lose what one without an idea does; the second pulls ten times as hard.
+    pulls = torch.stack([logits[:, 0].mean(), 10 * logits[:, 2].mean()])
+    losses = torch.tensor([2.0, 3.0]).log() + pulls - pulls.detach()
+    learned = torch.optim.Adam(balance.parameters(), lr=0.02)
+    for _ in range(150):
+        learned.zero_grad()
+        balance(losses, torch.tensor([True, True]), logits).backward(retain_graph=True)
+        learned.step()
+    rows = model.outputs[[0, 2]].norm(dim=1)
+    wanted = (rows[1] * 10 / rows[0]).item()
+    first, second = torch.softmax(balance.log_weights, 0).tolist()
+    assert first / second == pytest.approx(wanted, rel=0.1)
+
+
+def test_gradnorm_stands_still_where_a_task_has_no_labels() -> None:
+    torch.manual_seed(0)
+    model, balance = _Headed(nn.Linear(4, 5)), GradNorm((1.0, 1.0), (2, 3))
+    balance.look_at(model)
+    _asked(model, balance, (0, 1), (2, 0))
+    assert balance.log_weights.grad is not None and not balance.log_weights.grad.any()
+    assert model.outputs.grad is not None
+    assert model.outputs.grad[:2].any() and not model.outputs.grad[2:].any()
+
+
+def test_gradnorm_wants_one_linear_layer_at_the_end() -> None:
+    balance = make_balance(TASKS, replace(TRAIN, balance="gradnorm"))
+    assert isinstance(balance, GradNorm)
+    balance.look_at(_Headed(Perceptron(4, 3, 5)))
+    with pytest.raises(RecipeError, match="does not end in one linear layer") as error:
+        balance.look_at(_Headed(nn.Conv1d(4, 5, 1)))
+    assert "fixed or uncertainty" in error.value.fix
 
 
 def test_weights_must_be_as_many_as_tasks_and_need_tasks() -> None:

@@ -114,7 +114,7 @@ def test_so_does_a_killed_distillation_of_several_tasks(
 ) -> None:
     model = ModelSection("resnet8", size=16)
     finetune(tabled, TeacherSection(model, "scratch", train=TRAIN), tmp_path / "teacher")
-    train = replace(OFTEN, balance="uncertainty", seed=1)
+    train = replace(OFTEN, balance="gradnorm", seed=1)
     student = StudentSection(model, loss="dkd", train=train)
     check_resumed(tmp_path, train, distill, tabled, [tmp_path / "teacher"], student)
 
