@@ -273,7 +273,8 @@ def read_manifest(bundle: PathLike) -> Manifest:
     """Read a bundle's manifest without looking at the other files.
 
     Raises:
-        BundleError: there is none, it is damaged, or it is of another schema.
+        BundleError: there is none, it is damaged, or it is of another schema; an artefact has an
+            unsafe name, or that of another.
     """
     folder = Path(bundle)
     place = folder / MANIFEST
@@ -287,9 +288,22 @@ def read_manifest(bundle: PathLike) -> Manifest:
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA:
             raise BundleError(f"{place}: schema is {schema!r}, expected {SCHEMA!r}", REMAKE)
-        return decode(Manifest, value, str(place))
+        manifest = decode(Manifest, value, str(place))
     except EdgexferError as error:
         raise BundleError(error.what, REMAKE) from error
+    _check_names(place, manifest)
+    return manifest
+
+
+def _check_names(place: Path, manifest: Manifest) -> None:
+    """Refuse names that are none of files: engines and records are named after artefacts."""
+    seen = set()
+    for name in (artefact.name for artefact in manifest.artefacts):
+        if "/" in name or not is_safe(name):
+            raise BundleError(f"{place}: unsafe name {name!r} of an artefact", REMAKE)
+        if name in seen:
+            raise BundleError(f"{place}: two artefacts are named {name!r}", REMAKE)
+        seen.add(name)
 
 
 def all_entries(manifest: Manifest) -> Iterator[FileEntry]:

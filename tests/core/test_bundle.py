@@ -113,6 +113,11 @@ def put_a_pipe(bundle: Path) -> None:
     edit(bundle, lambda m: m["files"][0].update(bytes=0))
 
 
+def named(name: str) -> Callable[[Path], None]:
+    """Give an artefact another name; records and engines are named after it."""
+    return lambda b: edit(b, lambda m: m["artefacts"][0].update(name=name))
+
+
 @pytest.mark.parametrize(
     ("harm", "what"),
     [
@@ -126,6 +131,10 @@ def put_a_pipe(bundle: Path) -> None:
         (put_a_pipe, "g.npy: is not a plain file"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="../g.npy")), "unsafe path '../g"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="/g.npy")), "unsafe path '/g.npy'"),
+        (named("../e"), "unsafe name '../e'"),
+        (named("/tmp/e"), "unsafe name '/tmp/e'"),
+        (named(".."), "unsafe name '..' of an"),
+        (named("b-fp32"), "two artefacts are named"),
         (lambda b: edit(b, lambda m: m.update(schema="edgexfer.bundle/2")), "expected 'edgexfer.b"),
         (lambda b: edit(b, lambda m: m.update(extra=1)), "unknown key extra"),
         (lambda b: edit(b, lambda m: m.pop("labels")), "key labels is missing"),
