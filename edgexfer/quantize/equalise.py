@@ -134,13 +134,15 @@ def correct_biases(model: Path, quantized: Path, out: Path, calibration: Calibra
     base = onnx.load(model)
     twins = _Twins(onnx.load(quantized), base)
     sums: dict[str, Any] = {}
+    counts: Counter[str] = Counter()  # a layer may see windows of an image, one by one
     for batch in run_batches(twins.proto, calibration, model.name):
         for name, errors in zip(twins.layers, batch, strict=True):
             means = errors.reshape(len(errors), -1)
             sums[name] = sums.get(name, 0.0) + means.sum(axis=0, dtype=np.float64)
+            counts[name] += len(errors)
     for node in base.graph.node:
         if node.name in sums:
-            _add_to_bias(base, node, (sums[node.name] / len(calibration)).astype(np.float32))
+            _add_to_bias(base, node, (sums[node.name] / counts[node.name]).astype(np.float32))
     onnx.save(base, out)
     return len(sums)
 
@@ -183,7 +185,9 @@ class _Twins:
     def _add(self, node: NodeProto) -> None:
         if node.output[0] in self._present:
             return
-        self._present.add(node.output[0])
+        if node.op_type in (QUANTIZE, DEQUANTIZE):
+            # What a layer's twin gives is taken by nobody: the next is fed by the float graph too.
+            self._present.add(node.output[0])
         graph = self.proto.graph
         twin = graph.node.add()
         twin.CopyFrom(node)

@@ -18,7 +18,7 @@ from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.equalise import correct_biases, equalise, find_pairs
 from edgexfer.quantize.observe import extremes
 from edgexfer.quantize.qdq import Placed, write_qdq
-from edgexfer.quantize.sensitivity import logits_of
+from edgexfer.quantize.sensitivity import keep_quantized, logits_of
 from tests.export.digits import digits_run, stretched_run
 
 S8 = Placed(Quantization(activations="int8"), restricted=True)
@@ -144,6 +144,24 @@ def test_corrected_biases_bring_int8_nearer(
     assert ratio(tmp_path / "qc.onnx", fp32, calibration) > before + 1
     # What it takes out of INT8 it puts into float, and no more than that.
     assert ratio(corrected, fp32, calibration) > before - 6
+
+
+def test_a_layer_is_corrected_for_its_own_error_alone(tmp_path: Path) -> None:
+    """Also where it takes what another layer gives, as behind a linear bottleneck."""
+    proto = graph("[a] s = Conv(x, w1, b1)\n[b] y = Conv(s, w2)")
+    onnx.save(proto, tmp_path / "f.onnx")
+    images = Calibration(
+        np.random.default_rng(1).integers(0, 256, (8, 8, 8, 3), np.uint8),
+        Preprocess(size=(8, 8), resize=8),
+        ("",) * 8,
+    )
+    file = int8(tmp_path / "f.onnx", tmp_path, S8, images)
+    assert correct_biases(tmp_path / "f.onnx", file, tmp_path / "c.onnx", images) == 2
+    alone = keep_quantized(onnx.load(file), proto, {"b"})
+    error = logits_of(proto, images, "f") - logits_of(alone, images, "q")
+    held = {t.name: t for t in onnx.load(tmp_path / "c.onnx").graph.initializer}
+    found = numpy_helper.to_array(held["b_corrected_bias"])
+    np.testing.assert_allclose(found, error.mean(axis=(0, 2, 3)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_layer_without_a_bias_gets_one(
