@@ -73,6 +73,7 @@ def choose(
     if len(passed) == 1:
         taken = passed[0].precision
         notes[taken] = f"{_name(passed[0])} chosen: no other precision is left"
+        notes[taken] += _doubt(passed[0])
     elif measured.obstacle is not None:
         return _undecided(profile, tried, measured, notes)
     else:

@@ -181,6 +181,16 @@ def test_a_drop_that_the_images_cannot_decide_is_said_of_the_chosen() -> None:
     assert [c.outcome for c in kept.candidates] == ["kept", "kept"]
 
 
+def test_a_doubt_of_the_only_one_that_is_left_is_said_too() -> None:
+    note = "drop undecidable with 300 images: about 900 are needed"
+    refused = Tried("fp16", outcome="refused", reason="it is not finite")
+    only = passed("int8", JETSON.name, notes=(note,))
+    assert choose(JETSON, NET, [refused, only], Measurement({})).verdict == (
+        "FP16 left out: it is not finite; INT8 chosen: no other precision is left; "
+        f"its {note} (0.20 points lost, 95 % interval -0.40 to 0.80)"
+    )
+
+
 def test_a_choice_survives_the_manifest() -> None:
     tried = [passed("fp32"), passed("int8")]
     choice = choose(ORT, NET, tried, times(ORT.name, fp32=1.0, int8=2.0))
