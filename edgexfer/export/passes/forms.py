@@ -101,6 +101,25 @@ def forget_allowed_zeros(edit: Editor) -> None:
         drop(node, "allowzero")
 
 
+def rename_sampling_modes(edit: Editor) -> None:
+    """Call the modes of GridSample what they were called before opset 20.
+
+    Source: ONNX specification, GridSample-16 and GridSample-20, which also takes volumes.
+
+    Raises:
+        ModelError: what is sampled is no image, or of unknown rank.
+    """
+    from onnx import helper
+
+    for node in edit.of("GridSample"):
+        if edit.rank(node) != 4:
+            raise edit.refusal(node, "it samples no image")
+        mode = attribute(node, "mode", b"linear")
+        drop(node, "mode")
+        older = {b"linear": "bilinear", b"cubic": "bicubic"}.get(mode, mode)
+        node.attribute.append(helper.make_attribute("mode", older))
+
+
 def slice_shapes(edit: Editor) -> None:
     """Write a Shape of some axes (opset 15) as a Slice of the shape of all.
 

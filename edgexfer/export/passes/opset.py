@@ -23,6 +23,7 @@ from edgexfer.export.passes.forms import (
     axes_to_attributes,
     forget_allowed_zeros,
     pad_all_sides,
+    rename_sampling_modes,
     slice_shapes,
     spell_out_splits,
 )
@@ -38,6 +39,7 @@ OLDEST = 13
 _PASSES: tuple[tuple[int, Pass], ...] = (
     (21, split_group_norm),
     (20, split_gelu),
+    (20, rename_sampling_modes),
     (18, axes_to_attributes),
     (18, spell_out_splits),
     (18, pad_all_sides),

@@ -160,6 +160,15 @@ def test_group_norm_of_opset_21_has_a_scale_for_each_channel() -> None:
         np.testing.assert_allclose(run(lower_opset(model, opset), x), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest", "cubic", None])
+def test_sampling_has_the_older_names_of_its_modes(mode: str | None) -> None:
+    named = {} if mode is None else {"mode": mode}
+    grid = {"grid": np.tanh(noise(2, 5, 5, 2))}
+    model = graph([node("GridSample", ["x", "grid"], ["y"], **named)], grid)
+    x = noise(2, 4, 6, 6)
+    np.testing.assert_allclose(run(lower_opset(model, 17), x), run(model, x), atol=2e-6)
+
+
 def test_one_that_is_old_enough_is_left_alone() -> None:
     model = graph([node("Relu", ["x"], ["y"])], opset=13)
     assert lower_opset(model, 17) is model
