@@ -55,9 +55,8 @@ def command(
       edgexfer profiles list
     """
     from edgexfer.cli.show import show_manifest
-    from edgexfer.core.explanation import explanation_folder, read_explanations
+    from edgexfer.core.errors import ParityError
     from edgexfer.core.progress import Progress
-    from edgexfer.export.explain import to_text
     from edgexfer.export.measure import board_of
     from edgexfer.export.stage import export
 
@@ -66,9 +65,19 @@ def command(
     place = out or beside(run, "-bundle")
     try:
         manifest = export(run, section, place, progress=Progress, explain=explain, board=board)
-    finally:
+    except ParityError:
         if explain:
-            # On stderr, as it is there for a refused export too, which prints nothing else.
-            for found in read_explanations(explanation_folder(place)):
-                click.echo(to_text(found), err=True)
+            _show_explanations(place)
+        raise
+    if explain:
+        _show_explanations(place)
     show_manifest(place, manifest, as_json=as_json)
+
+
+def _show_explanations(place: Path) -> None:
+    """Print them on stderr, as a refused export prints nothing else."""
+    from edgexfer.core.explanation import explanation_folder, read_explanations
+    from edgexfer.export.explain import to_text
+
+    for found in read_explanations(explanation_folder(place)):
+        click.echo(to_text(found), err=True)

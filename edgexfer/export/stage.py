@@ -129,6 +129,9 @@ def export(
     dataset = _open(source)
     steps = _Steps(progress, 2 + len(source.jobs) + bool(source.undecided))
     with making(out) as folder, steps.shown():
+        explained = explanation_folder(out) if explain else None
+        if explained is not None:
+            clear_explanations(explained)
         probe, evaluation = _write_images(folder, dataset, source)
         calibration = _calibrate(dataset, source, probe)
         steps.done("images")
@@ -139,9 +142,6 @@ def export(
         lowering = Lowering(model, card, files, calibration, source.trained, placement)
         search = Search(partial(_hold_out, dataset, source, calibration, probe), steps.tried)
         drops = max_drops(source.profiles, section)
-        explained = explanation_folder(out) if explain else None
-        if explained is not None:
-            clear_explanations(explained)
         ladder = Ladder(folder, lowering, probe, drops, search, explained)
         ladder.stand(model, card.preprocess)
         if any(profile.backend != "torch" for profile in source.profiles):

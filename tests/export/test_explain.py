@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from edgexfer.cli.export import command
-from edgexfer.core.errors import BundleError, ParityError
+from edgexfer.core.errors import BundleError, ParityError, ProfileError
 from edgexfer.core.explanation import Explanation, explanation_folder, read_explanations
 from edgexfer.core.files import read_json
 from edgexfer.core.profile import Quantization
@@ -129,6 +130,16 @@ def test_the_command_prints_the_table_beside_the_error(
     assert isinstance(failed.exception, ParityError)
     assert "first failing rung: jetson-orin-nano int8" in failed.stderr
     assert "alone dB" in failed.stderr
+
+
+def test_what_another_export_has_explained_is_not_shown_with_an_error(
+    refused: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(explanation_folder(refused), explanation_folder(tmp_path / "b"))
+    arguments = [str(run), "--target", "jetzon", "--explain", "--out", str(tmp_path / "b")]
+    done = CliRunner().invoke(command, arguments)
+    assert isinstance(done.exception, ProfileError)
+    assert done.stderr == ""
 
 
 @pytest.fixture(scope="module")
