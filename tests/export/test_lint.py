@@ -363,6 +363,15 @@ def test_a_rule_finds_what_it_is_for(name: str, tmp_path: Path) -> None:
         assert finding.node or rule in ("opset", "dla-release")
 
 
+@pytest.mark.parametrize("op", ["Identity", "Softmax"])
+def test_a_circle_at_the_end_is_found_and_does_not_hang(op: str, tmp_path: Path) -> None:
+    nodes = [node(op, ["y"], ["a"]), node("Identity", ["a"], ["y"])]
+    onnx.save(graph(nodes, opset=17), tmp_path / "net.onnx")
+    rules = {f.rule: f.severity for f in lint(tmp_path / "net.onnx", CPU)}
+    assert rules["node-order"] == "error"
+    assert "double-softmax" not in rules
+
+
 def test_a_dynamic_rank_is_found(tmp_path: Path) -> None:
     model = graph([node("Relu", ["x"], ["y"])], opset=17)
     for value in (*model.graph.input, *model.graph.output):

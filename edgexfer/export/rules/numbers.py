@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgexfer.export.passes.editor import attribute
 from edgexfer.export.rules.subject import Finding, Graph, Target, label
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 _HALF = np.finfo(np.float16)
 # The share of a tensor's weights below FP16's smallest normal number that is worth a word.
@@ -87,11 +91,11 @@ def rule_softmax(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: AR
     """
     for output in graph.model.graph.output:
         found = []
-        node = graph.writers.get(output.name)
-        while node is not None and node.op_type in (*_THROUGH, "Softmax", "LogSoftmax"):
+        for node in _back_from(graph, output.name):
+            if node.op_type not in (*_THROUGH, "Softmax", "LogSoftmax"):
+                break
             if node.op_type not in _THROUGH:
                 found.append(node)
-            node = graph.writers.get(node.input[0])
         if len(found) > 1:
             yield Finding(
                 "warning",
@@ -147,3 +151,12 @@ def rule_unfused(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa: AR
 
 
 NUMBER_RULES = (rule_weights, rule_half_without_it, rule_softmax, rule_training, rule_unfused)
+
+
+def _back_from(graph: Graph, name: str) -> Iterator[NodeProto]:
+    """Yield the node that gives a tensor, then the one before it; broken files may have circles."""
+    seen: set[str] = set()
+    while name in graph.writers and name not in seen:
+        seen.add(name)
+        yield graph.writers[name]
+        name = graph.writers[name].input[0]
