@@ -16,7 +16,7 @@ from edgexfer.core.errors import ModelError, ProfileError
 from edgexfer.export.lint import RULES, lint, lint_target
 from edgexfer.export.rules.subject import Finding, Target
 from edgexfer.profiles import find_profile
-from tests.export.passes.graphs import graph, noise
+from tests.export.passes.graphs import Array, graph, noise
 
 node = helper.make_node
 JETSON = find_profile("jetson")
@@ -370,6 +370,25 @@ def test_a_circle_at_the_end_is_found_and_does_not_hang(op: str, tmp_path: Path)
     rules = {f.rule: f.severity for f in lint(tmp_path / "net.onnx", CPU)}
     assert rules["node-order"] == "error"
     assert "double-softmax" not in rules
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "good"),
+    [((6, 5), 1, True), ((6, 5), -1, True), ((6, 5), 0, False), ((4, 6, 5), 2, True)],
+)
+def test_the_axis_of_a_products_scales_is_its_last(
+    shape: tuple[int, ...], axis: int, good: bool, tmp_path: Path
+) -> None:
+    zeros = np.zeros(shape[axis], np.int8)
+    scales = np.full(shape[axis], 0.02, np.float32)
+    constants: dict[str, Array] = {"w": np.ones(shape, np.int8), "s": scales, "z": zeros}
+    nodes = [
+        node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=axis),
+        node("MatMul", ["x", "d"], ["y"]),
+    ]
+    onnx.save(graph(nodes, constants, opset=17), tmp_path / "net.onnx")
+    rules = {f.rule for f in lint(tmp_path / "net.onnx", WEAK)}
+    assert ("weight-axis" in rules) == (not good)
 
 
 def test_a_dynamic_rank_is_found(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgexfer.export.passes.editor import attribute
 from edgexfer.export.rules.subject import Finding, Graph, Target, label
+from edgexfer.quantize.placement import WEIGHTED, weight_axis
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 _IMPORTER = "onnx-tensorrt importer, QuantizeLinear and DequantizeLinear"
 _GUIDE = "TensorRT developer guide, explicit quantization"
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
-# The axis of a weight's channels. A Gemm's depends on transB.
-_AXES = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 # An INT8 weight above this fills more than 7 bits.
 _SEVEN_BITS = 64
 
@@ -79,13 +78,7 @@ def rule_per_channel(graph: Graph, target: Target) -> Iterator[Finding]:
             text = f"quantizes an activation with {scale.size} scales"
             yield _refused("per-channel-activation", node, text, "use one scale per tensor")
             continue
-        for reader in graph.readers.get(node.output[0], []):
-            axis = _AXES.get(reader.op_type)
-            if reader.op_type == "Gemm":
-                axis = 0 if attribute(reader, "transB", 0) else 1
-            if axis is not None and attribute(node, "axis", 1) != axis:
-                text = f"has its scales on axis {attribute(node, 'axis', 1)}, not {axis}"
-                yield _refused("weight-axis", node, text, "give each output channel one scale")
+        yield from _beside_channels(graph, node)
 
 
 def rule_bias(graph: Graph, target: Target) -> Iterator[Finding]:
@@ -205,6 +198,19 @@ def _refused(rule: str, node: NodeProto, text: str, mend: str) -> Finding:
 
 def _slower(rule: str, node: NodeProto, text: str, mend: str) -> Finding:
     return Finding("warning", rule, label(node), node.op_type, text, mend, _GUIDE)
+
+
+def _beside_channels(graph: Graph, node: NodeProto) -> Iterator[Finding]:
+    """Find weighted layers whose output channels do not lie along the axis of a weight's scales."""
+    ndim, axis = len(graph.shape(node.input[0]) or ()), attribute(node, "axis", 1)
+    for reader in graph.readers.get(node.output[0], []):
+        place = list(reader.input).index(node.output[0])
+        if reader.op_type not in WEIGHTED or place > 1 or not ndim:
+            continue
+        wanted = weight_axis(reader, place, ndim)
+        if wanted is not None and axis % ndim != wanted:
+            text = f"has its scales on axis {axis}, not {wanted}"
+            yield _refused("weight-axis", node, text, "give each output channel one scale")
 
 
 def _is_weight(graph: Graph, node: NodeProto) -> bool:
