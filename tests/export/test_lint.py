@@ -319,6 +319,12 @@ CASES: dict[str, tuple[onnx.ModelProto, Target, str, str]] = {
         graph([node("Relu", ["x"], ["y"])], opset=13),
         DLA,
         "dla-shape",
+        "note",
+    ),
+    "too many for the DLA": (
+        graph([node("Relu", ["x"], ["y"])], opset=13, shape=(5000, 4, 6, 6)),
+        DLA,
+        "dla-shape",
         "error",
     ),
     "mean on the DLA": (

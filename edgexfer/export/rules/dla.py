@@ -47,24 +47,25 @@ def rule_dla_release(graph: Graph, target: Target) -> Iterator[Finding]:  # noqa
 
 
 def rule_dla_shape(graph: Graph, target: Target) -> Iterator[Finding]:
-    """All shapes are fixed, the batch is 4096 at most and every other side 8192.
+    """The batch is 4096 at most and every other side 8192; an engine is for one shape alone.
 
-    Source: TensorRT documentation, DLA layer restrictions.
+    Source: TensorRT documentation, DLA layer restrictions: of a free side the profile's least, best
+    and largest value have to be equal.
     """
     if not target.dla:
         return
+    source = "TensorRT, DLA restrictions"
     for name in graph.inputs():
         shape = graph.shape(name) or ()
-        if not shape or None in shape:
-            text = "has a free side; the DLA takes fixed shapes alone"
-        elif (shape[0] or 0) > _MOST_BATCH or max((s or 0 for s in shape[1:]), default=0) > (
-            _MOST_SIDE
-        ):
+        sides = [side or 0 for side in shape]
+        if sides and (sides[0] > _MOST_BATCH or max(sides[1:], default=0) > _MOST_SIDE):
             text = f"is larger than {_MOST_BATCH} images or {_MOST_SIDE} a side"
-        else:
-            continue
-        mend = "build the engine for one fixed shape"
-        yield Finding("error", "dla-shape", name, "", text, mend, "TensorRT, DLA restrictions")
+            mend = "feed fewer or smaller images"
+            yield Finding("error", "dla-shape", name, "", text, mend, source)
+        elif not shape or None in shape:
+            text = "has a free side, of which an engine for the DLA takes one size alone"
+            mend = "build the engine for one shape: least, best and largest size alike"
+            yield Finding("note", "dla-shape", name, "", text, mend, source)
 
 
 def rule_dla_operator(graph: Graph, target: Target) -> Iterator[Finding]:
