@@ -344,6 +344,12 @@ def _check(plan: Plan) -> None:
             raise BackendError(
                 f"backend {NAME}: {option} is {value!r}", f"give a whole number from {least} up"
             )
+    most = plan.options.get("max_batch", 1)
+    if plan.device == "DLA" and most > 1:
+        raise BackendError(
+            f"backend {NAME}: max_batch is {most}, and a DLA takes one shape alone",
+            "leave max_batch out, or choose device GPU",
+        )
     cache = plan.options.get("calibration_cache")
     if cache and (plan.precision != "int8" or Path(str(cache)).name != cache):
         raise BackendError(

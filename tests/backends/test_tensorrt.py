@@ -295,6 +295,7 @@ def test_what_cannot_be_loaded_says_why(
         (Plan(device="CPU"), "no device 'CPU'"),
         (Plan(device="GPU", options={"max_bach": 1}), "has no option 'max_bach'"),
         (Plan(device="GPU", options={"max_batch": 0}), "max_batch is 0"),
+        (Plan("fp16", device="DLA", options={"max_batch": 2}), "a DLA takes one shape alone"),
         (Plan(device="GPU", options={"workspace_mib": "1G"}), "workspace_mib is '1G'"),
         (Plan(device="GPU", options={"calibration_cache": "c"}), "with precision fp32"),
         (Plan("int8", device="GPU", options={"calibration_cache": "../c"}), "is '../c'"),
