@@ -10,15 +10,21 @@ NVIDIA's qdq-translator, in Deep-Learning-Accelerator-SW.)
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgexfer.core.files import write_atomic
 from edgexfer.models.onnx import check_onnx
+from edgexfer.quantize.placement import MOVING
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+
+# What may be done before its input is rounded as well as after: the integers are the same.
+_COMMUTES = (*MOVING, "Clip", "Relu")
 
 
 def split_qdq(quantized: Path, model: Path, cache: Path, version: str) -> None:
@@ -50,10 +56,28 @@ def split_qdq(quantized: Path, model: Path, cache: Path, version: str) -> None:
             sources[node.output[0]] = sources[node.input[0]]
     for node in kept:
         node.input[:] = [sources.get(name, name) for name in node.input]
+    _spread(scales, graph, kept)
     _replace(proto, kept, weights)
     onnx.save(proto, model)
     check_onnx(model)
     write_atomic(cache, cache_text(scales, version))
+
+
+def _spread(scales: dict[str, float], graph: GraphProto, nodes: list[NodeProto]) -> None:
+    """Give the scale of a tensor to those before it that may as well be rounded in its place.
+
+    A layer that takes or gives a tensor without a scale runs in FP16 on a DLA, as would each
+    convolution before a Relu. (NVIDIA's qdq-translator spreads scales likewise.)
+    """
+    made = {value.name for value in graph.input} | {name for n in nodes for name in n.output}
+    takers = Counter(name for node in nodes for name in node.input)
+    takers.update(output.name for output in graph.output)
+    for node in reversed(nodes):
+        if node.op_type not in _COMMUTES or node.output[0] not in scales:
+            continue
+        for name in node.input if node.op_type == "Concat" else node.input[:1]:
+            if name in made and takers[name] == 1:
+                scales.setdefault(name, scales[node.output[0]])
 
 
 def cache_text(scales: Mapping[str, float], version: str) -> str:

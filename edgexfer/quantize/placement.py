@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # What gives values that it takes, at other places.
-_MOVING = (
+MOVING = (
     "Concat",
     "Flatten",
     "Identity",
@@ -89,7 +89,7 @@ def plan(proto: ModelProto, float_nodes: Set[str] = frozenset()) -> Plan:
         edges += [(at, i) for i in wanted if node.input[i] in floats]
     groups = _Groups()
     for node in graph.node:
-        if node.op_type in _MOVING:
+        if node.op_type in MOVING:
             taken = node.input if node.op_type == "Concat" else node.input[:1]
             for name in (*taken, *node.output):
                 if name not in constants:

@@ -68,6 +68,24 @@ def test_scales_are_of_tensors_that_the_float_file_has(files: tuple[Path, Path, 
     assert all(scale > 0 for scale in scales.values())
 
 
+def test_a_convolution_has_the_scale_of_its_relu_so_that_it_runs_in_int8(
+    files: tuple[Path, Path, Path],
+) -> None:
+    """TensorRT falls back from INT8 for any layer that takes or gives a tensor without a scale."""
+    _, model, cache = files
+    graph, scales = onnx.load(model).graph, read_cache(cache)
+    makers = {name: node for node in graph.node for name in node.output}
+    before = {n.input[0]: n.output[0] for n in graph.node if n.op_type == "Relu"}
+    convs = [name for name in before if makers[name].op_type == "Conv"]
+    assert len(convs) >= 4
+    for name in convs:
+        assert scales[name] == scales[before[name]]
+    # A convolution that is added to has no scale of its own, as in the Q/DQ file.
+    adds = [node for node in graph.node if node.op_type == "Add"]
+    assert adds
+    assert all(sum(name in scales for name in node.input) == 1 for node in adds)
+
+
 @pytest.mark.parametrize(
     ("version", "number"), [("8.5.2", 8502), ("8.6", 8600), ("10.3.0", 100300), ("10.7", 100700)]
 )
