@@ -282,7 +282,7 @@ class ExportSection:
         targets: profiles, by name, alias or path.
         precision: ``auto`` tries what each profile lists and keeps FP32 and the fastest that is
             accurate enough, measured where the target is this machine; ``all`` keeps all; else one
-            precision (FP32 is made beside it, as the reference).
+            precision (FP32 is made beside it, as the reference, where the target has it).
         max_drop: most top-1 accuracy that BF16 and INT8 may lose, in points; unset takes the
             profile's limit, or 1 point.
         calibration_images: how many training images calibrate INT8.

@@ -24,7 +24,7 @@ PRECISIONS = {
 
 
 def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple[str, ...]:
-    """Return the precisions to make for a target, FP32 first.
+    """Return the precisions to make for a target, FP32 first where it has that.
 
     Raises:
         ProfileError: the profile lists a precision that cannot be made for its runtime.
@@ -44,7 +44,8 @@ def wanted_precisions(profile: HardwareProfile, section: ExportSection) -> tuple
             f"use --precision auto or one of {', '.join(profile.precisions)}",
         )
     chosen = profile.precisions if several else ("fp32", section.precision)
-    return tuple(precision for precision in possible if precision in chosen)
+    # A DLA and an NPU have no FP32, also where it would be the reference.
+    return tuple(p for p in possible if p in chosen and p in profile.precisions)
 
 
 def default_row(profile: HardwareProfile) -> Stack:

@@ -94,6 +94,19 @@ def test_files_for_builder_flags_are_not_for_a_release_that_types_strongly() -> 
     assert obstacle(artefact("int8", 17), row("8.6.1", 17, "weak"), weak) is None
 
 
+@pytest.mark.parametrize(
+    ("target", "precision", "made"),
+    [
+        ("jetson-orin-nx-dla", "int8", ("int8",)),
+        ("jetson-orin-nx-dla", "fp16", ("fp16",)),
+        ("intel-lunar-lake-npu-openvino", "int8", ("int8",)),
+    ],
+)
+def test_a_target_without_fp32_gets_none(target: str, precision: str, made: tuple[str]) -> None:
+    section = ExportSection(precision=precision)  # type: ignore[arg-type]
+    assert wanted_precisions(find_profile(target), section) == made
+
+
 def test_instructions_cover_every_row() -> None:
     newer = replace(JETSON, stack=(*JETSON.stack, row("11.4.1", 25)))
     text = instructions(newer, [artefact("int8")], PREPROCESS)
