@@ -48,12 +48,14 @@ class Verdict:
         sqnr_db: signal-to-noise ratio of its logits; ``None`` where they are equal.
         agreement_pct: images with the same top-1 class.
         drop_pt: top-1 accuracy lost, in points.
+        alike: whether the answers themselves meet their limits, whatever the accuracy does.
     """
 
     passed: bool
     sqnr_db: Optional[float]
     agreement_pct: float
     drop_pt: float
+    alike: bool = True
 
 
 @dataclass(frozen=True)

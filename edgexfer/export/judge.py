@@ -87,12 +87,12 @@ class HeldOutJudge:
         tasks = self._held_out.tasks
         difference = compare(self._reference, found, tasks)
         drop = worst_drop(self._reference, found, self._held_out.labels, tasks)[0].drop_pt
-        passed = (
-            drop <= self._allowed
-            and difference.at_least(INT8["sqnr_db"])
+        alike = (
+            difference.at_least(INT8["sqnr_db"])
             and difference.agreement_pct >= INT8["agreement_pct"]
         )
-        return Verdict(passed, difference.sqnr_db, difference.agreement_pct, drop)
+        passed = alike and drop <= self._allowed
+        return Verdict(passed, difference.sqnr_db, difference.agreement_pct, drop, alike)
 
     def _run(self, file: Path, runtime: str, plan: Plan) -> Float32:
         height, width = self._preprocess.size

@@ -309,10 +309,12 @@ def _on_all_cores(runtime: str, plan: Plan) -> Plan:
 
 def _account(refused: Rung, found: Found, held_out: HeldOut) -> Iterator[str]:
     """Yield what a search was for, what it tried and what it took."""
+    reached = "" if refused.sqnr_db is None else f"reached {refused.sqnr_db:.1f} dB, "
     yield (
-        f"searched for, as plain calibration lost {refused.drop_pt:.2f} points and agreed on "
-        f"{refused.agreement_pct:.1f} %: {found.chosen}, of {len(found.steps)} tries on "
-        f"{len(held_out.images)} images of {held_out.split}"
+        f"searched for, as plain calibration {reached}lost "
+        f"{refused.drop_pt:.2f} points and agreed on {refused.agreement_pct:.1f} %: "
+        f"{found.chosen}, of {len(found.steps)} tries on {len(held_out.images)} images of "
+        f"{held_out.split}"
     )
     yield "tried: " + "; ".join(step.in_words() for step in found.steps)
     if found.float_nodes:

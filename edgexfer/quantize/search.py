@@ -124,11 +124,21 @@ class _Attempt:
     way: _Way
 
     @property
-    def merit(self) -> tuple[bool, float, float, float]:
-        """What the best has most of."""
+    def merit(self) -> tuple[bool, bool, float, float, float]:
+        """What the best has most of.
+
+        Answers that are not like those of FP32 come after all that are, also where as many of them
+        are right: on few images that is chance, and what is built on them is refused in the end.
+        """
         verdict = self.step.verdict
-        ratio = EQUAL_DB if verdict.sqnr_db is None else verdict.sqnr_db
-        return verdict.passed, -verdict.drop_pt, verdict.agreement_pct, ratio
+        answers = verdict.agreement_pct, self.ratio_db
+        return verdict.passed, verdict.alike, -verdict.drop_pt, *answers
+
+    @property
+    def ratio_db(self) -> float:
+        """Signal-to-noise ratio of the logits, a number also where they are equal."""
+        found = self.step.verdict.sqnr_db
+        return EQUAL_DB if found is None else found
 
 
 class _Tries(ABC):
@@ -196,7 +206,7 @@ class _Tries(ABC):
         plain = self.attempts[0].step.verdict
         if not plain.passed:
             return True
-        return plain.sqnr_db is not None and attempt.merit[3] >= plain.sqnr_db + _GAIN_DB
+        return plain.sqnr_db is not None and attempt.ratio_db >= plain.sqnr_db + _GAIN_DB
 
     def _mix(self) -> _Attempt | None:
         """Bisect for the fewest nodes in float, the most sensitive first, that are enough.

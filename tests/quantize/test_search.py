@@ -116,6 +116,26 @@ def test_a_judge_that_sees_no_fault_wants_less_noise_than_that_of_min_max(
     assert taken >= plain + 3.0
 
 
+def test_what_answers_unlike_fp32_is_not_built_upon(
+    fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    """Though as many of its answers are right, and more are the same: that is chance."""
+    of_name: dict[str, Verdict] = {
+        "mse": Verdict(False, 17.0, 81.5, 4.6),
+        "percentile-99.99": Verdict(False, 2.0, 83.1, 4.6, alike=False),
+    }
+    told: list[Step] = []
+    order = iter(["min-max", *METHODS[1:]])
+
+    def judge(file: Path) -> Verdict:
+        del file
+        return of_name.get(next(order, ""), Verdict(False, 1.0, 60.0, 9.0, alike=False))
+
+    find_int8(fp32, tmp_path / "q.onnx", find_profile("jetson"), calibration, judge, told.append)
+    built = [step.name for step in told if ", " in step.name]
+    assert built and all(name.startswith("mse, ") for name in built)
+
+
 @pytest.mark.ov
 def test_nncf_is_searched_too(fp32: Path, calibration: Calibration, tmp_path: Path) -> None:
     from edgexfer.bench.accuracy import predict
