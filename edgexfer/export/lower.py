@@ -100,7 +100,7 @@ class Lowering:
         self._tuned: dict[str, Tuned] = {}
 
     def make(self, profile: HardwareProfile, precision: str) -> Lowered:
-        """Return the file for a target and precision, made now or before.
+        """Return the file to check for a target and precision, made now or before; see ``ship``.
 
         Raises:
             ModelError: the model cannot be exported.
@@ -113,11 +113,11 @@ class Lowering:
                 # One file for all float types: which of them computes is said when it is loaded.
                 return self._once("fp32.xml", self._ir)
             return self._once(int8_name(profile), self._nncf, profile)
-        by_flags = profile.backend == "tensorrt" and default_row(profile).typing == "weak"
-        if precision == "fp32" or (precision == "fp16" and by_flags):
+        if precision == "fp32":
             return self.base(profile)
         if precision == "fp16":
             name = self.base(profile).files[0].name.replace("fp32", "fp16")
+            name = name if typed_strongly(profile) else f"flagged-{name}"
             return self._once(name, self._half, profile)
         return self._once(int8_name(profile), self._qdq, profile)
 
@@ -232,17 +232,27 @@ class Lowering:
         """Return what the device gets of a file that was checked: mostly that file itself.
 
         A DLA that takes no Q/DQ nodes gets a float file and a calibration cache, with its scales.
+        Where a flag of the builder says FP16, the device gets the FP32 file: what was checked shows
+        what FP16 does to it, and is deleted.
         """
-        if lowered.scheme is None or not takes_cache(profile):
+        if profile.backend != "tensorrt" or typed_strongly(profile):
             return lowered
-        name = lowered.files[0].name.replace("qdq", "cached")
-        return self._once(name, self._cached, profile, lowered)
+        if lowered.scheme is None:
+            base = self.base(profile)
+            if lowered != base:
+                self.discard(lowered)
+            return base
+        if not takes_cache(profile):
+            return lowered
+        version = default_row(profile).runtime_version
+        name = lowered.files[0].name.replace("qdq", f"cached-{version}")
+        return self._once(name, self._cached, version, lowered)
 
-    def _cached(self, out: Path, profile: HardwareProfile, lowered: Lowered) -> Lowered:
+    def _cached(self, out: Path, version: str, lowered: Lowered) -> Lowered:
         from edgexfer.quantize.cache import split_qdq
 
         source, cache = lowered.files[0], out.with_suffix(".cache")
-        split_qdq(source, out, cache, default_row(profile).runtime_version)
+        split_qdq(source, out, cache, version)
         scheme = f"{lowered.scheme}, as a calibration cache"
         return replace(lowered, files=(out, cache), parent=source, scheme=scheme)
 

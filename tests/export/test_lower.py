@@ -54,8 +54,13 @@ def test_a_weakly_typed_target_gets_fp32_files_of_its_opset(run: Path, tmp_path:
         assert [item.version for item in proto.opset_import] == [13]
         kinds = {t.data_type for t in proto.graph.initializer}
         assert onnx.TensorProto.FLOAT16 not in kinds
-    rungs = [rung.name for rung in manifest.parity if rung.name.startswith("lowered")]
-    assert rungs == ["lowered, fp32-op13"]
+    rungs = {rung.name: rung for rung in manifest.parity}
+    assert [name for name in rungs if name.startswith("lowered")] == ["lowered, fp32-op13"]
+    # What a flag makes of the FP32 file is seen all the same, in one that is typed so.
+    half = rungs["jetson-xavier-nx fp16, run in onnxruntime"]
+    assert half.sqnr_db is not None
+    assert 45 < half.sqnr_db < 100
+    assert not list(tmp_path.rglob("*fp16*.onnx"))
 
 
 @pytest.mark.ort
@@ -118,9 +123,13 @@ def test_a_dla_without_qdq_nodes_gets_a_calibration_cache(run: Path, tmp_path: P
     assert str(int8.scheme).endswith("as a calibration cache")
     model, cache = (tmp_path / "bundle" / f.path for f in int8.files)
     assert "DequantizeLinear" not in {n.op_type for n in onnx.load(model).graph.node}
+    aim = lint_target(find_profile("jetson-orin-nx-dla"))
+    assert [f.rule for f in lint(model, aim) if f.severity != "note"] == []
     assert cache.read_text().startswith("TRT-100300-EntropyCalibration2\n")
     # What was checked is the Q/DQ file with these scales, which stays in the bundle too.
-    assert int8.parent_sha256 == sha256_file(model.with_name(model.name.replace("cached", "qdq")))
+    assert int8.parent_sha256 == sha256_file(
+        model.with_name(model.name.replace("cached-10.3.0", "qdq"))
+    )
     (rung,) = [rung for rung in manifest.parity if " int8" in rung.name]
     assert rung.name == "jetson-orin-nx-16gb-dla int8, run in onnxruntime"
     assert f"--calib=models/{cache.name}" in (tmp_path / "bundle/README.md").read_text()

@@ -148,6 +148,8 @@ def _faults() -> Iterator[Fault]:
         yield Fault(name, quantized_with(damage), most(layer), "int8")
     overflow = r"^parity: jetson-orin-nano fp16.*; first at Conv layer2.0.conv1 .*not finite$"
     yield Fault("overflow of fp16", overflow_of_half, overflow, "fp16", "jetson")
+    flagged = overflow.replace("orin-nano", "xavier-nx")
+    yield Fault("overflow by a flag", overflow_of_half, flagged, "fp16", "jetson-xavier-nx")
 
 
 EXPORTED = tuple(_faults())
@@ -245,5 +247,5 @@ def test_a_fault_of_a_sealed_bundle_is_caught_and_named(fault: Fault, scene: Sce
 
 def test_how_many_faults_there_are() -> None:
     faults = (*EXPORTED, *SEALED)
-    assert len({fault.name for fault in faults}) == len(faults) == 41
-    assert sum(bool(fault.named) for fault in faults) == 40
+    assert len({fault.name for fault in faults}) == len(faults) == 42
+    assert sum(bool(fault.named) for fault in faults) == 41
