@@ -66,7 +66,7 @@ def build_engine(trt: Any, cuda: Cuda, model: Path, out: Path, plan: Plan) -> Tu
     builder = trt.Builder(log)
     scales = plan.options.get("calibration_cache")
     calibrator = _calibrator(trt, model.parent / str(scales)) if scales else None
-    strong = calibrator is None and hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    strong = calibrator is None and _typed_strongly(trt, plan)
     network = builder.create_network(_creation_flags(trt, strong))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(model)):
@@ -98,6 +98,13 @@ def build_engine(trt: Any, cuda: Cuda, model: Path, out: Path, plan: Plan) -> Tu
         )
     _write_timing_cache(config, cache)
     return bytes(memoryview(serialized)), workspace
+
+
+def _typed_strongly(trt: Any, plan: Plan) -> bool:
+    """Say whether the file decides on precision; a DLA wants flags as long as there are any."""
+    if plan.device == "DLA" and hasattr(trt.BuilderFlag, "FP16"):
+        return False
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def _creation_flags(trt: Any, strong: bool) -> int:

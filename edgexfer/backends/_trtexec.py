@@ -107,16 +107,18 @@ def _precision(version: Version, files: Files, plan: Plan) -> List[str]:
         raise BackendError(
             f"TensorRT {version[0]} takes no calibration cache", "export with Q/DQ nodes"
         )
+    # Up to 10 it sets FP16 itself where it builds for a DLA, which a typed network refuses.
+    by_flags = version[0] < 10 or bool(cache) or (version[0] == 10 and plan.device == "DLA")
     if plan.precision == "fp32":
         words = ["--noTF32"]
-    elif version[0] < 10 or cache:
+    elif by_flags:
         words = ["--fp16"] + (["--int8"] if plan.precision == "int8" else [])
     else:
         words = []
     # The option names a file beside the model's.
     words += [f"--calib={Path(files.model).with_name(str(cache))}"] if cache else []
     # TensorRT 11 types every network strongly, and only warns about the option.
-    return words + (["--stronglyTyped"] if version[0] == 10 and not cache else [])
+    return words + (["--stronglyTyped"] if version[0] == 10 and not by_flags else [])
 
 
 def run_command(

@@ -108,14 +108,30 @@ def takes_cache(profile: HardwareProfile) -> bool:
     Raises:
         ProfileError: the profile has no stack rows.
     """
-    if profile.backend != "tensorrt" or profile.device != "DLA":
-        return False
-    return int(default_row(profile).runtime_version.split(".")[0]) < 11
+    return profile.backend == "tensorrt" and _dla_by_flags(profile, default_row(profile))
 
 
-def typed_strongly(profile: HardwareProfile) -> bool:
-    """Tell whether what is between Q/DQ nodes has to have its type in the file."""
-    return default_row(profile).typing == "strong" and not takes_cache(profile)
+def typed_strongly(profile: HardwareProfile, row: Stack | None = None) -> bool:
+    """Tell whether a release takes the type of each layer from the file, and not from flags.
+
+    Args:
+        profile: of a board with TensorRT.
+        row: the release; ``None`` for the one that exports are made for.
+
+    Raises:
+        ProfileError: the profile has no stack rows.
+    """
+    row = row or default_row(profile)
+    return row.typing == "strong" and not _dla_by_flags(profile, row)
+
+
+def _dla_by_flags(profile: HardwareProfile, row: Stack) -> bool:
+    """Tell whether a release wants a DLA's precision as flags, as all do up to TensorRT 10.
+
+    trtexec of TensorRT 10 sets the flag FP16 whenever it builds for a DLA (samples/common,
+    sampleEngines.cpp), and a strongly typed network refuses that flag.
+    """
+    return profile.device == "DLA" and int(row.runtime_version.split(".")[0]) < 11
 
 
 def target_opset(profile: HardwareProfile) -> int:

@@ -12,7 +12,7 @@ from edgexfer.core.backend import Plan
 from edgexfer.core.bundle import Artefact
 from edgexfer.core.preprocess import Preprocess
 from edgexfer.core.profile import HardwareProfile, Stack
-from edgexfer.export.flavour import default_row, export_command, newest_opset
+from edgexfer.export.flavour import default_row, export_command, newest_opset, typed_strongly
 
 UNSEEN = """\
 Not seen on hardware: whether this TensorRT takes these files, what its engines compute, how fast \
@@ -64,14 +64,16 @@ def run_command(artefact: Artefact, preprocess: Preprocess, row: Stack) -> list[
     )
 
 
-def obstacle(artefact: Artefact, row: Stack, made_for: Stack) -> str | None:
+def obstacle(artefact: Artefact, profile: HardwareProfile, row: Stack) -> str | None:
     """Say why a software release cannot build an artefact, ``None`` when it can.
 
     Args:
         artefact: the files.
+        profile: the target, whose default release they were made for.
         row: the release.
-        made_for: the release that they were made for.
     """
+    if profile.device == "DLA" and not row.dla:
+        return "it builds no engines for the DLA"
     if artefact.opset is not None and artefact.opset > row.onnx_opset_max:
         return (
             f"its parser takes ONNX up to opset {row.onnx_opset_max}, "
@@ -81,9 +83,10 @@ def obstacle(artefact: Artefact, row: Stack, made_for: Stack) -> str | None:
         return f"it lacks operators of opset {artefact.opset}, which these files are"
     if artefact.options:
         return None if _version(row) < (11, 0) else "it takes no calibration cache"
-    if row.typing == made_for.typing or artefact.precision == "fp32":
+    strong = typed_strongly(profile, row)
+    if strong == typed_strongly(profile) or artefact.precision == "fp32":
         return None
-    if row.typing == "weak":
+    if not strong:
         return "it takes precision from builder flags, these files carry their own"
     return "it takes precision from the files, these leave it to builder flags"
 
@@ -128,7 +131,7 @@ def _power_modes(profile: HardwareProfile) -> list[str]:
 
 
 def _row(profile: HardwareProfile, row: Stack, chosen: Stack, artefacts: list[Artefact]) -> str:
-    reasons = {reason for a in artefacts if (reason := obstacle(a, row, chosen)) is not None}
+    reasons = {reason for a in artefacts if (reason := obstacle(a, profile, row)) is not None}
     if reasons:
         verdict = f"not with this bundle: {'; '.join(sorted(reasons))}. "
         verdict += f"Make one for it: `{export_command(profile, row)}`."

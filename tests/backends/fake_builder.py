@@ -106,7 +106,7 @@ class Builder:
         header = {
             "version": world.trt.__version__,
             "capability": list(world.cudart.capability),
-            "dla": getattr(config.default_device_type, "name", "GPU") == "DLA",
+            "dla": _on_dla(config),
             "detailed": getattr(config.profiling_verbosity, "name", "") == "DETAILED",
             "shapes": config._profiles[0]._shapes if config._profiles else {},
         }
@@ -125,6 +125,8 @@ def _objection(world: World, network: Any, config: Any) -> str | None:
     calibrated = getattr(config, "int8_calibrator", None)
     if strong and names & {"FP16", "INT8"}:
         return "Strongly typed network: precision flags are not supported"
+    if weak and _on_dla(config) and not names & {"FP16", "INT8"}:
+        return "DLA: FP32 mode is not permitted"
     if "INT8" in names and calibrated is None and "DEQUANTIZE" not in kinds:
         return "Calibration failure occurred with no scaling factors detected"
     if calibrated is not None and not calibrated.read_calibration_cache():
@@ -134,6 +136,10 @@ def _objection(world: World, network: Any, config: Any) -> str | None:
     if any(-1 in tensor.shape for tensor in network._inputs) and not config._profiles:
         return "Network has dynamic or shape inputs, but no optimization profile has been defined."
     return None
+
+
+def _on_dla(config: Any) -> bool:
+    return getattr(config.default_device_type, "name", "GPU") == "DLA"
 
 
 def _has_flag(trt: Any, network: Any, name: str) -> bool:

@@ -200,6 +200,8 @@ def test_layers_go_to_the_dla_that_the_device_has(
     config = trt.world.configs[0]
     assert (config.default_device_type.name, config.DLA_core) == ("DLA", 1)
     assert "GPU_FALLBACK" in _flags(config)
+    # As long as there is a flag for it, a DLA asks for it, whatever the file's own types.
+    assert ("FP16" in _flags(config)) == (not version.startswith("11."))
     plan = Plan("fp16", device="DLA", options={"dla_core": 1})
     session = backend.load(engine, plan)
     assert session.active["provider"] == "TensorRT DLA, Orin"

@@ -98,6 +98,13 @@ def test_a_calibration_cache_goes_with_flags_until_there_are_none() -> None:
     assert caught.value.fix == "export with Q/DQ nodes"
 
 
+def test_a_dla_is_built_for_by_flags_until_there_are_none() -> None:
+    """Its own FP16 flag, which 10 sets with a DLA, makes a strongly typed build fail."""
+    assert "--stronglyTyped" not in _build((10, 3), "fp16", device="DLA")
+    assert "--fp16" in _build((10, 3), "fp16", device="DLA")
+    assert not {"--stronglyTyped", "--fp16"} & set(_build((11, 4), "fp16", device="DLA"))
+
+
 def test_a_version_that_is_too_old_is_refused() -> None:
     assert "--workspace=1024" in _build((8, 2), "fp16")
     with pytest.raises(BackendError, match=r"TensorRT 8\.0 is older than 8\.2") as caught:

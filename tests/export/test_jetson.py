@@ -82,16 +82,31 @@ def test_the_three_settings_are_always_said() -> None:
     ],
 )
 def test_a_release_that_cannot_build_says_why(opset: int, stack: Stack, reason: str | None) -> None:
-    found = obstacle(artefact("int8", opset), stack, default_row(JETSON))
+    found = obstacle(artefact("int8", opset), JETSON, stack)
     assert found is None if reason is None else found is not None and reason in found
 
 
 def test_files_for_builder_flags_are_not_for_a_release_that_types_strongly() -> None:
-    weak = row("8.6.2", 17, "weak")
-    found = obstacle(artefact("fp16", 17), row("10.3.0"), weak)
+    weak = replace(JETSON, stack=(row("8.6.2", 17, "weak"),))
+    found = obstacle(artefact("fp16", 17), weak, row("10.3.0"))
     assert found == "it takes precision from the files, these leave it to builder flags"
-    assert obstacle(artefact("fp32", 17), row("10.3.0"), weak) is None
-    assert obstacle(artefact("int8", 17), row("8.6.1", 17, "weak"), weak) is None
+    assert obstacle(artefact("fp32", 17), weak, row("10.3.0")) is None
+    assert obstacle(artefact("int8", 17), weak, row("8.6.1", 17, "weak")) is None
+
+
+def test_a_dla_is_built_for_by_flags_until_tensorrt_11() -> None:
+    """trtexec of TensorRT 10 sets FP16 for a DLA, which a strongly typed network refuses."""
+    dla = find_profile("jetson-agx-orin-dla")
+    half = replace(artefact("fp16"), name=f"{dla.name}-fp16", target=dla.name)
+    text = instructions(dla, [half], PREPROCESS)
+    assert "--fp16 \\\n" in text
+    assert "--useDLACore=0" in text
+    assert "--stronglyTyped" not in text
+    assert "JetPack 5.1 (TensorRT 8.5.2): not with this bundle: its parser" in text
+    files = "it takes precision from the files, these leave it to builder flags"
+    assert f"with TensorRT 11.4 (TensorRT 11.4.1): not with this bundle: {files}" in text
+    without = replace(row("10.16.2"), dla=False)
+    assert obstacle(half, dla, without) == "it builds no engines for the DLA"
 
 
 @pytest.mark.parametrize(
