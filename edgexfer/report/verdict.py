@@ -63,6 +63,7 @@ def judge(found: Found, group: Group) -> Verdict:
     sentences += [_measured(best), _kept(best, drop)]
     sentences += _ties(best, ties)
     sentences += _faster_but_worse(best, [(r, d) for r, d in judged if r.key not in rows])
+    sentences += _perhaps_faster(best, group.rows)
     if group.reference is not None and best is not group.reference:
         sentences.append(_against_teacher(found, group.reference, best))
     headline = f"Take {best.full_name}{', with care' if doubtful else ''}."
@@ -172,6 +173,17 @@ def _faster_but_worse(best: Row, judged: Sequence[tuple[Row, Drop | None]]) -> l
         )
         said.append(f"{row.full_name} is faster ({speed_text(row)}), but not taken: {why}.")
     return said
+
+
+def _perhaps_faster(best: Row, rows: Sequence[Row]) -> list[str]:
+    """Name those that looked faster in records which cannot be relied on."""
+    pace = best.pace_ns or 0
+    doubtful = [r for r in rows if not r.usable and r.pace_ns is not None and r.pace_ns < pace]
+    if not doubtful:
+        return []
+    names = words.joined([f"{row.full_name} ({speed_text(row)})" for row in doubtful])
+    records = "its record is" if len(doubtful) == 1 else "their records are"
+    return [f"{names} looked faster, but {records} invalid: measure again before you decide."]
 
 
 def _against_teacher(found: Found, teacher: Row, best: Row) -> str:

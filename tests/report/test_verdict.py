@@ -55,6 +55,18 @@ def test_a_faster_one_that_loses_too_much_is_named_and_not_taken() -> None:
     assert "its own yardstick" in text_of(verdict)
 
 
+def test_one_that_looked_faster_in_an_invalid_record_is_named() -> None:
+    moved = replace(make_record(INT8), status="invalid", reasons=("nonstationary: it moved",))
+    slow = replace(make_record(STUDENT[3]), status="invalid", reasons=("nonstationary: it moved",))
+    verdict = verdict_of(make_record(FP32), moved, slow)
+    assert verdict.headline == "Take student (resnet8) x86-onnxruntime-fp32."
+    assert (
+        "student (resnet8) x86-onnxruntime-int8 (0.223 ms) looked faster, but its record is "
+        "invalid: measure again before you decide." in text_of(verdict)
+    )
+    assert "looked" not in text_of(verdict_of(make_record(FP32), slow))
+
+
 def test_each_row_has_its_word(trip: Path) -> None:
     assert verdict_of(found=collect([trip])).words == {
         "A": "take",
