@@ -57,7 +57,11 @@ def test_a_faster_one_that_loses_too_much_is_named_and_not_taken() -> None:
 
 def test_one_that_looked_faster_in_an_invalid_record_is_named() -> None:
     moved = replace(make_record(INT8), status="invalid", reasons=("nonstationary: it moved",))
-    slow = replace(make_record(STUDENT[3]), status="invalid", reasons=("nonstationary: it moved",))
+    slow = replace(
+        make_record(replace(STUDENT[3], p50_ms=0.5)),
+        status="invalid",
+        reasons=("nonstationary: it moved",),
+    )
     verdict = verdict_of(make_record(FP32), moved, slow)
     assert verdict.headline == "Take student (resnet8) x86-onnxruntime-fp32."
     assert (
