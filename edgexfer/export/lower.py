@@ -310,11 +310,12 @@ class Lowering:
         self._made = {name: kept for name, kept in self._made.items() if kept != lowered}
 
     def _tune(self, out: Path, profile: HardwareProfile, judge: Judge, tell: Tell | None) -> Tuned:
-        from edgexfer.quantize.search import find_int8
+        from edgexfer.quantize.search import OF_ALL, OF_MOST, Wanted, find_int8
 
         before = self.make(profile, "int8")
-        base = self.base(profile)
-        found = find_int8(base.files[0], out, profile, self.images(), judge, tell)
+        refused = OF_MOST if OF_MOST in str(before.scheme) else OF_ALL
+        wanted = Wanted(self.base(profile).files[0], profile, self.images(), refused)
+        found = find_int8(wanted, out, judge, tell)
         scheme = found.scheme + self._between(out, profile)
         files = tuple(out.with_suffix(file.suffix) for file in before.files)
         return Tuned(replace(before, files=files, scheme=scheme), found)

@@ -33,10 +33,29 @@ _GAIN_DB = 3.0
 _SENSITIVITY_IMAGES = 32
 # Where one of them is, NNCF's scheme for transformers may fit better.
 _OF_TRANSFORMERS = {"LayerNormalization", "Softmax"}
-_MOST = f"{100 * min(SHARES):.0f} % of the images"
+# The two ranges of plain calibration, which takes the nearer one.
+OF_ALL, OF_MOST = "min-max", f"{100 * min(SHARES):.0f} % of the images"
 
 Judge = Callable[[Path], Verdict]
 Tell = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an INT8 is searched for.
+
+    Attributes:
+        model: FP32 ONNX with one input.
+        profile: the target.
+        calibration: the images.
+        refused: range of the file that lost too much, ``OF_ALL`` or ``OF_MOST``. NNCF has but its
+            own, which is the first that is tried.
+    """
+
+    model: Path
+    profile: HardwareProfile
+    calibration: Calibration
+    refused: str = OF_ALL
 
 
 @dataclass(frozen=True)
@@ -59,21 +78,12 @@ class Found:
     in_vain: str = ""
 
 
-def find_int8(
-    model: Path,
-    out: Path,
-    profile: HardwareProfile,
-    calibration: Calibration,
-    judge: Judge,
-    tell: Tell | None = None,
-) -> Found:
+def find_int8(wanted: Wanted, out: Path, judge: Judge, tell: Tell | None = None) -> Found:
     """Look for an INT8 file that loses less than plain calibration's.
 
     Args:
-        model: FP32 ONNX with one input.
+        wanted: for which model and target.
         out: file to write, the best that was found; an IR's weights go beside it.
-        profile: the target.
-        calibration: the images.
         judge: compares a file with the FP32 model on images held out.
         tell: is told of every try as soon as it is judged.
 
@@ -81,8 +91,8 @@ def find_int8(
         BackendError: the quantizer fails on the model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        kind = _NncfTries if profile.quantization.scheme == "nncf" else _QdqTries
-        tries = kind(model, Path(folder), profile, calibration, judge)
+        kind = _NncfTries if wanted.profile.quantization.scheme == "nncf" else _QdqTries
+        tries = kind(wanted, Path(folder), judge)
         tries.tell = tell
         chosen = tries.climb()
         for file in chosen.files:
@@ -145,7 +155,7 @@ class _Tries(ABC):
     """What both quantizers' ladders share: keeping what was tried, and bisecting on the nodes.
 
     Attributes:
-        attempts: in order; the first is plain calibration.
+        attempts: in order; the first is plain calibration's, of all images.
         scheme: in words.
         tell: is told of every try.
         in_vain: why nothing was enough, once that is known.
@@ -155,17 +165,11 @@ class _Tries(ABC):
     tell: Tell | None = None
     in_vain: str = ""
 
-    def __init__(
-        self,
-        model: Path,
-        folder: Path,
-        profile: HardwareProfile,
-        calibration: Calibration,
-        judge: Judge,
-    ) -> None:
+    def __init__(self, wanted: Wanted, folder: Path, judge: Judge) -> None:
         """Keep what tries are made from; ``folder`` is theirs."""
-        self._model, self._folder, self._profile = model, folder, profile
-        self._calibration, self._judge = calibration, judge
+        self._model, self._profile = wanted.model, wanted.profile
+        self._calibration, self._refused = wanted.calibration, wanted.refused
+        self._folder, self._judge = folder, judge
         self.attempts: list[_Attempt] = []
 
     def climb(self) -> _Attempt:
@@ -176,9 +180,19 @@ class _Tries(ABC):
                 return self._best()
         return self._mix() or self._best()
 
-    def _best(self) -> _Attempt:
-        """Return the best of all but plain calibration, which was refused."""
+    def _base(self) -> _Attempt:
+        """Return the best to build upon, which may be the one that was refused."""
         return max(self.attempts[1:] or self.attempts, key=lambda attempt: attempt.merit)
+
+    def _best(self) -> _Attempt:
+        """Return the best of all but the one that was refused, which would be refused again."""
+        others = [attempt for attempt in self.attempts if attempt is not self._plainest()]
+        return max(others or self.attempts, key=lambda attempt: attempt.merit)
+
+    def _plainest(self) -> _Attempt:
+        """Return the attempt that was refused; before it is made, the first."""
+        found = (attempt for attempt in self.attempts if attempt.step.name == self._refused)
+        return next(found, self.attempts[0])
 
     @abstractmethod
     def _rungs(self) -> tuple[Callable[[], None], ...]:
@@ -203,7 +217,7 @@ class _Tries(ABC):
     def _is_enough(self, attempt: _Attempt) -> bool:
         if not attempt.step.verdict.passed:
             return False
-        plain = self.attempts[0].step.verdict
+        plain = self._plainest().step.verdict
         if not plain.passed:
             return True
         return plain.sqnr_db is not None and attempt.ratio_db >= plain.sqnr_db + _GAIN_DB
@@ -214,7 +228,7 @@ class _Tries(ABC):
         With more than half of them in float there is little left of INT8; where the half is not
         enough, fewer are not tried.
         """
-        best = self._best()
+        best = self._base()
         order = [found.node for found in self._order(best)]
         most = len(order) // 2
         low, high = 1, most
@@ -248,7 +262,7 @@ class _QdqTries(_Tries):
 
     def _plain(self) -> None:
         self._seen = extremes(self._model, self._calibration)
-        self._try("min-max", _Way(self._model, ends=self._seen))
+        self._try(OF_ALL, _Way(self._model, ends=self._seen))
 
     def _methods(self) -> None:
         seen = histograms(self._model, self._calibration, self._seen)
@@ -256,16 +270,16 @@ class _QdqTries(_Tries):
             ends = clip_all(seen, method, self._profile.quantization)
             self._try(method, _Way(self._model, Tuning(method), ends))
         most = _Way(self._model, of_most=True)
-        self._try(_MOST, replace(most, ends=self._ends(most)))
+        self._try(OF_MOST, replace(most, ends=self._ends(most)))
 
     def _rewrite(self) -> None:
         """Equalise the layers, then correct the biases of what came out best."""
-        best = self._best()
+        best = self._base()
         equalised = self._folder / "equalised.onnx"
         if equalise(self._model, equalised):
             way = replace(best.way, base=equalised)
             self._try(f"{best.step.name}, equalised", replace(way, ends=self._ends(way)))
-            best = self._best()
+            best = self._base()
         corrected = self._folder / "corrected.onnx"
         correct_biases(best.way.base, self._whole(best.way), corrected, self._calibration)
         self._try(f"{best.step.name}, biases corrected", replace(best.way, base=corrected))
@@ -325,7 +339,7 @@ class _NncfTries(_Tries):
             self._try(name, replace(way, tuning=replace(way.tuning, method=method)))
 
     def _equalised(self) -> None:
-        best, equalised = self._best(), self._folder / "equalised.onnx"
+        best, equalised = self._base(), self._folder / "equalised.onnx"
         if equalise(self._model, equalised):
             self._try(f"{best.step.name}, equalised", replace(best.way, base=equalised))
 

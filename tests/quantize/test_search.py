@@ -17,7 +17,7 @@ from edgexfer.profiles import find_profile
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import METHODS
 from edgexfer.quantize.qdq import check_qdq
-from edgexfer.quantize.search import Found, find_int8
+from edgexfer.quantize.search import OF_MOST, Found, Wanted, find_int8
 from edgexfer.quantize.sensitivity import logits_of, quantized_nodes
 
 
@@ -43,7 +43,7 @@ def search(
 ) -> Found:
     judge = judge_by(ratio_db, fp32, images)
     told: list[Step] = []
-    found = find_int8(fp32, out, profile, images, judge, told.append)
+    found = find_int8(Wanted(fp32, profile, images), out, judge, told.append)
     assert tuple(told) == found.steps
     check_qdq(out, strict=profile.backend == "tensorrt")
     # What was written is what was judged.
@@ -131,9 +131,30 @@ def test_what_answers_unlike_fp32_is_not_built_upon(
         del file
         return of_name.get(next(order, ""), Verdict(False, 1.0, 60.0, 9.0, alike=False))
 
-    find_int8(fp32, tmp_path / "q.onnx", find_profile("jetson"), calibration, judge, told.append)
+    wanted = Wanted(fp32, find_profile("jetson"), calibration)
+    find_int8(wanted, tmp_path / "q.onnx", judge, told.append)
     built = [step.name for step in told if ", " in step.name]
     assert built and all(name.startswith("mse, ") for name in built)
+
+
+def test_what_was_refused_is_not_handed_out_again(
+    fp32: Path, calibration: Calibration, tmp_path: Path
+) -> None:
+    """The judge sees other images and may like it best of all: then it is what is built upon."""
+    tried: list[str] = []
+
+    def judge(file: Path) -> Verdict:
+        tried.append(file.name)
+        # The last range that is tried is that of most images.
+        liked = len(tried) == len(METHODS) + 1
+        return Verdict(liked, 30.0 if liked else 10.0 + len(tried) / 100, 99.0, 0.0)
+
+    wanted = Wanted(fp32, find_profile("jetson"), calibration, refused=OF_MOST)
+    found = find_int8(wanted, tmp_path / "q.onnx", judge)
+    verdicts = {step.name: step.verdict for step in found.steps}
+    assert verdicts[OF_MOST].passed
+    assert found.chosen != OF_MOST
+    assert f"{OF_MOST}, biases corrected" in verdicts
 
 
 @pytest.mark.ov
@@ -152,7 +173,8 @@ def test_nncf_is_searched_too(fp32: Path, calibration: Calibration, tmp_path: Pa
         return Verdict(passed, difference.sqnr_db, difference.agreement_pct, 0.0)
 
     few = Calibration(calibration.images[:16], calibration.preprocess, calibration.keys[:16])
-    found = find_int8(fp32, tmp_path / "q.xml", find_profile("openvino"), few, judge)
+    wanted_of = Wanted(fp32, find_profile("openvino"), few)
+    found = find_int8(wanted_of, tmp_path / "q.xml", judge)
     names = [step.name for step in found.steps]
     assert names[:3] == ["nncf's own ranges", "mse", "percentile-99.99"]
     assert any("in float" in name for name in names[3:])
