@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -99,3 +100,10 @@ def test_the_constraints_are_plain_and_cover_what_is_asked_for(root: Path) -> No
     asked = [line.split(">=")[0].strip(' "').lower() for line in block.splitlines() if ">=" in line]
     assert len(asked) > 15
     assert set(asked) <= known
+
+
+def test_the_source_distribution_has_what_its_tests_run(root: Path) -> None:
+    text = (root / "pyproject.toml").read_text().partition("[tool.hatch.build.targets.sdist]")[2]
+    listed = set(re.findall(r'"([^"]+)"', text.partition("]")[0]))
+    assert {"tests", "tools", "examples", "CONTRIBUTING.md"} <= listed
+    assert all((root / name).exists() for name in listed)
