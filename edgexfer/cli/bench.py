@@ -95,7 +95,12 @@ def command(
 
     gates = read_gates(gate, junit)
     if reanalyse:
-        _again(bundle, out)
+        rebuilt = _again(bundle, out)
+        if as_json:
+            show_records([rebuilt], [], as_json=True)
+        else:
+            click.echo(f"{bundle}: every figure follows from its samples, to the bit")
+        check_gates(judge_records([rebuilt], gates), junit, str(bundle))
         return
     targets = None if target is None else split_targets(target)
     section = make_section(BenchSection, given)
@@ -133,8 +138,8 @@ def _refuse_failed(bundle: Path, records: Sequence[Record]) -> None:
         raise BackendError(f"{bundle}: nothing could be measured: {what}", fix)
 
 
-def _again(place: Path, out: Path | None) -> None:
-    """Rebuild a record from its samples, and say what differs from what it says.
+def _again(place: Path, out: Path | None) -> Record:
+    """Rebuild a record from its samples and return it, equal to what it was.
 
     Raises:
         GateError: a figure does not follow from the samples.
@@ -155,7 +160,7 @@ def _again(place: Path, out: Path | None) -> None:
         names = ", ".join(wrong[:6]) + (", ..." if len(wrong) > 6 else "")
         mend = f"{out} holds what does" if out is not None else "--out FILE writes what does"
         raise GateError(f"{place}: {names} do not follow from its samples", mend)
-    click.echo(f"{place}: every figure follows from its samples, to the bit")
+    return rebuilt
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

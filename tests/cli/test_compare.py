@@ -104,3 +104,22 @@ def test_an_edited_record_is_found_out_and_mended(
     assert "stages.pre" in err
     assert "latency.p50" not in err
     assert again.read_bytes() == good
+
+
+def test_a_gate_is_held_against_a_record_analysed_again(
+    pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junit = tmp_path / "gates.xml"
+    argv = ["bench", "--reanalyse", pair[0], "--junit", str(junit), "--gate"]
+    assert run([*argv, "latency_p90_ms<3"]) == 0
+    assert ElementTree.parse(junit).getroot().get("failures") == "0"
+    assert run([*argv, "latency_p90_ms<0.5"]) == 1
+    assert "gate latency_p90_ms<0.5 missed by made" in capsys.readouterr().err
+    assert ElementTree.parse(junit).getroot().get("failures") == "1"
+
+
+def test_a_record_analysed_again_is_told_as_json(
+    pair: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bench", "--reanalyse", pair[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [json.loads(Path(pair[0]).read_text())]
