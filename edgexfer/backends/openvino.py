@@ -14,7 +14,8 @@ from edgexfer.core.errors import BackendError, first_line, nearest
 
 NAME = "openvino"
 OPTIONS = {
-    "float_precision": "fp32 (default), fp16 or bf16: what the float layers of an int8 model run in"
+    "float_precision": "fp32 (default; fp16 on an NPU), fp16 or bf16: what the float layers of an "
+    "int8 model run in"
 }
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -193,7 +194,9 @@ def _refused(artefact: Path, plan: Plan, core: Any, error: Exception) -> Backend
 def _hint(plan: Plan) -> str:
     wanted = plan.precision
     if wanted == "int8":
-        wanted = str(plan.options.get("float_precision", "fp32"))
+        # An NPU computes in no wider type, and refuses to be asked for one.
+        usual = "fp16" if plan.device.startswith("NPU") else "fp32"
+        wanted = str(plan.options.get("float_precision", usual))
     if wanted not in _HINTS:
         raise BackendError(
             f"backend {NAME}: float_precision is {wanted!r}", nearest(wanted, _HINTS)
@@ -212,20 +215,31 @@ def _check_quantization(artefact: Path, model: Any, plan: Plan) -> None:
 
 
 def _read_back(compiled: Any, plan: Plan) -> Dict[str, Any]:
+    """Ask a compiled model what really runs; what its device does not tell is left out.
+
+    Threads are the CPU's alone. A GPU gives no precision for its results, an NPU for no layer, and
+    its device as one word where the others give a list.
+    """
     layers: Dict[str, int] = {}
     for op in compiled.get_runtime_model().get_ops():
-        kind = op.get_rt_info()["runtimePrecision"].value
-        layers[kind] = layers.get(kind, 0) + 1
+        told = op.get_rt_info()
+        if "runtimePrecision" in told:
+            kind = told["runtimePrecision"].value
+            layers[kind] = layers.get(kind, 0) + 1
     names = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    return {
-        "provider": ",".join(compiled.get_property("EXECUTION_DEVICES")),
+    devices = compiled.get_property("EXECUTION_DEVICES")
+    found: Dict[str, Any] = {
+        "provider": devices if isinstance(devices, str) else ",".join(devices),
         "precision": plan.precision,
         "float_precision": names.get(hint, hint),
-        "layers": layers,
-        "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
-        "streams": compiled.get_property("NUM_STREAMS"),
+        "layers": layers or None,
     }
+    known = compiled.get_property("SUPPORTED_PROPERTIES")
+    for fact, name in (("threads", "INFERENCE_NUM_THREADS"), ("streams", "NUM_STREAMS")):
+        if name in known:
+            found[fact] = compiled.get_property(name)
+    return found
 
 
 def _spec(port: Any) -> TensorSpec:

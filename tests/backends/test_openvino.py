@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from edgexfer.backends import openvino
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import BackendError
 from tests.bundles import SIZE, write_onnx
@@ -124,3 +126,45 @@ def test_an_unknown_float_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="float_precision is 'f32'") as caught:
         get_backend("openvino").load(path, Plan("int8", options={"float_precision": "f32"}))
     assert "fp32" in caught.value.fix
+
+
+class _Plugin:
+    """A compiled model that tells of itself as OpenVINO's plugins for GPU and NPU do."""
+
+    def __init__(self, layers: Any, **properties: Any) -> None:
+        self._layers, self._properties = layers, properties
+
+    def get_runtime_model(self) -> Any:
+        return self._layers
+
+    def get_property(self, name: str) -> Any:
+        if name == "SUPPORTED_PROPERTIES":
+            return dict.fromkeys(self._properties, "RO")
+        if name not in self._properties:
+            raise RuntimeError(f"Unsupported configuration key: {name}")
+        return self._properties[name]
+
+
+@pytest.mark.parametrize(("device", "told"), [("GPU.0", ["GPU.0"]), ("NPU", "NPU")])
+def test_what_a_device_does_not_tell_is_left_out(tmp_path: Path, device: str, told: object) -> None:
+    import openvino as ov
+
+    # As read, its layers have no precision: so are those that an NPU gives back.
+    layers = ov.Core().read_model(str(write_onnx(tmp_path / "m.onnx")))
+    compiled = _Plugin(
+        layers, INFERENCE_PRECISION_HINT=ov.Type.f16, EXECUTION_DEVICES=told, NUM_STREAMS=1
+    )
+    assert openvino._read_back(compiled, Plan("fp16", device=device)) == {
+        "provider": device,
+        "precision": "fp16",
+        "float_precision": "f16",
+        "layers": None,
+        "streams": 1,
+    }
+
+
+@pytest.mark.parametrize(("device", "hint"), [("CPU", "f32"), ("GPU.1", "f32"), ("NPU", "f16")])
+def test_the_float_layers_of_int8_run_in_a_type_that_the_device_has(device: str, hint: str) -> None:
+    assert openvino._hint(Plan("int8", device=device)) == hint
+    asked = Plan("int8", device=device, options={"float_precision": "fp16"})
+    assert openvino._hint(asked) == "f16"
