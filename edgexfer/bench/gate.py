@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from edgexfer.bench.analyse import QUANTILES, STAGES, missed_limits
-from edgexfer.bench.verdict import Row, has_right_outputs, top1_drop
+from edgexfer.bench.verdict import Row, has_right_outputs, same_images, top1_drop
 from edgexfer.core.errors import InputError, nearest
 from edgexfer.core.files import write_atomic
 from edgexfer.core.record import Record
@@ -254,11 +254,11 @@ def _drop(first: Record, second: Record) -> Shown:
     if one is None or other is None:
         missing = first if one is None else second
         return None, missing.absent.get("accuracy", "no accuracy was measured")
-    drop = top1_drop(one, other, Z95_TWO_SIDED)
+    drop = top1_drop(one, other, Z95_TWO_SIDED) if same_images(first, second) else None
     if drop is None:
         return None, "the records do not hold the predictions of the same images"
     loss, low, high, _ = drop
-    if first.artefact == second.artefact:
+    if one == other and first.artefact == second.artefact:
         low = high = loss
     words = f"{loss:+.2f} points on {one.n} images, 95 % interval {low:+.2f} to {high:+.2f}"
     return high, words

@@ -18,6 +18,8 @@ from edgexfer.core.stats import paired_drop, quantile
 
 CONFIDENCE = 0.99
 Z99_TWO_SIDED = 2.5758293035489004
+# What is asked, and what counts as right.
+_DATA = ("images_sha256", "labels_sha256")
 # What may differ on purpose, once it is said; a definition and a scenario never may.
 FIELDS: Dict[str, Callable[[Record], Any]] = {
     "definitions": lambda r: r.definitions,
@@ -29,7 +31,7 @@ FIELDS: Dict[str, Callable[[Record], Any]] = {
     "precision": lambda r: r.artefact.get("precision"),
     "power_mode": lambda r: r.device.get("power_mode"),
     "machine": lambda r: ", ".join(str(r.device[f]) for f in MACHINE if r.device.get(f)),
-    "data": lambda r: r.data.get("images_sha256"),
+    "data": lambda r: ", ".join(str(r.data[f])[:16] for f in _DATA if r.data.get(f)),
 }
 _NEVER = ("definitions", "scenario", "bound_ns")
 
@@ -137,6 +139,19 @@ def has_right_outputs(record: Record) -> bool:
     A record may be invalid for its times alone; a fault is an output or an input that was wrong.
     """
     return record.status != "failed" and not any(run.faults for run in record.processes)
+
+
+def same_images(first: Record, second: Record) -> bool:
+    """Say whether two records saw the same pictures in the same order, if only at another size.
+
+    Their pixels differ where their models prepare them otherwise; pixels that differ although they
+    were prepared alike are other pictures.
+    """
+    one, other = first.data, second.data
+    if any(one.get(name) != other.get(name) for name in ("split", "labels_sha256")):
+        return False
+    alike = one.get("preprocess_sha256") == other.get("preprocess_sha256")
+    return one.get("images_sha256") == other.get("images_sha256") or not alike
 
 
 def _differing(first: Record, second: Record, across: Sequence[str]) -> Tuple[str, ...]:
@@ -266,7 +281,7 @@ def _top1(first: Record, second: Record, delta: Delta) -> Row:
     if one is None or other is None:
         missing = first if one is None else second
         return replace(row, reason=missing.absent.get("accuracy", "was not measured"))
-    drop = top1_drop(one, other, Z99_TWO_SIDED)
+    drop = top1_drop(one, other, Z99_TWO_SIDED) if same_images(first, second) else None
     if drop is None:
         return replace(row, reason="the records do not hold the predictions of the same images")
     change, low, high, p = drop

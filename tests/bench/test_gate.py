@@ -154,6 +154,14 @@ def test_a_loss_of_accuracy_is_that_against_the_bundles_fp32() -> None:
     )
 
 
+def test_one_file_that_answers_otherwise_elsewhere_has_an_interval() -> None:
+    first, second = _with_accuracy("int8", 0, 300), _with_accuracy("int8", 1, 300)
+    assert first.artefact == second.artefact
+    (outcome,) = judge_pair(first, second, (), parse_gates("top1_drop_pt<0.5"))
+    assert not outcome.passed
+    assert outcome.detail.startswith("+0.33 points on 300 images, 95 % interval -")
+
+
 def test_what_few_images_cannot_show_passes_no_gate() -> None:
     records = [_with_accuracy("fp32", 0, 200), _with_accuracy("int8", 1, 200)]
     outcome = judge_records(records, parse_gates("top1_drop_pt<1"))[1]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgexfer.bench.analyse import QUANTILES
+from edgexfer.bench.gate import judge_pair, parse_gates
 from edgexfer.bench.verdict import FIELDS, Delta, Row, Verdict, compare, corrected, top1_drop
 from edgexfer.core.errors import InputError
 from edgexfer.core.record import Record
@@ -116,6 +117,7 @@ def test_a_record_is_the_same_as_itself(runs: list[list[int]]) -> None:
         ("power_mode", {"device": {**DEVICE, "power_mode": "15W"}}),
         ("machine", {"device": {**DEVICE, "cpu": "Other CPU"}}),
         ("data", {"data": {"images_sha256": "other"}}),
+        ("data", {"data": {"images_sha256": "aa", "labels_sha256": "other"}}),
     ],
 )  # fmt: skip
 def test_what_was_not_measured_alike_is_refused(field: str, changes: dict[str, Any]) -> None:
@@ -219,3 +221,27 @@ def test_the_loss_from_predictions_alone_is_never_narrower_than_with_labels(
     assert low <= wanted.low_pt + 1e-9
     assert high >= wanted.high_pt - 1e-9
     assert 0 <= p <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "paired"),
+    [
+        ({"images_sha256": "cc"}, False),
+        ({"images_sha256": "cc", "labels_sha256": "dd"}, False),
+        ({"images_sha256": "cc", "split": "val", "preprocess_sha256": "ee"}, False),
+        ({"images_sha256": "cc", "preprocess_sha256": "ee"}, True),  # the same at another size
+    ],
+)
+def test_accuracies_on_other_images_are_never_paired(changes: dict[str, Any], paired: bool) -> None:
+    # Both sets stand in the order of their classes: place by place, predictions agree by chance.
+    truth = [i // 100 for i in range(4000)]
+    first = _record(processes=2, accuracy=make_accuracy(truth, 4000))
+    artefact = {"name": "b", "precision": "fp32", "size_bytes": 1}
+    second = replace(first, artefact=artefact, data={**first.data, **changes})
+    row = _row(compare(first, second, Delta(), ["data"]), "top1")
+    assert (row.verdict == "same") == paired
+    reason = "the records do not hold the predictions of the same images"
+    assert row.reason == (None if paired else reason)
+    (outcome,) = judge_pair(first, second, (), parse_gates("top1_drop_pt<0.5"))
+    assert outcome.passed == paired
+    assert paired or outcome.detail == reason

@@ -134,7 +134,7 @@ CASES: list[tuple[Callable[[Place], list[str]], int, tuple[str, ...]]] = [
     (bad_compare.compare_a_folder, 2, ("pictures", "is a folder")),
     (bad_compare.compare_other_threads, 2, ("threads is 1", "4", "--across threads")),
     (bad_compare.compare_other_precision, 2, ("'fp32'", "'int8'", "--across precision")),
-    (bad_compare.compare_other_images, 2, ("'aa'", "'cc'", "--across data")),
+    (bad_compare.compare_other_images, 2, ("'aa, bb'", "'cc'", "--across data")),
     (bad_compare.compare_other_scenario, 2, ("'single_stream'", "'sustained'", "alike")),
     (bad_compare.compare_other_power_mode, 2, ("power_mode is None", "'15W'")),
     (bad_compare.compare_across_definitions, 2, ("'definitions'", "on purpose")),
