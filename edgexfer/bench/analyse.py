@@ -7,8 +7,9 @@ same raw samples give the same record, to the bit. What makes single samples dou
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgexfer.bench.caching import cached_pct
 from edgexfer.bench.power import Part, energy
@@ -20,6 +21,7 @@ from edgexfer.core.pooled import pooled_quantile, pooled_quantiles
 from edgexfer.core.record import Energy, Record, Server, Steadiness, Sustained, Throughput
 from edgexfer.core.samples import ProcessRun
 from edgexfer.core.series import (
+    Change,
     change_point,
     correlation,
     drift,
@@ -104,7 +106,7 @@ def judge(record: Record) -> Tuple[str, Tuple[str, ...]]:
     cached = cached_pct([(run.rotated_ns, run.repeated_ns) for run in runs])
     whole = [f"caching: one input again and again is {cached:.0f} % faster"] if cached else []
     slowed = [text for run in runs for text in _throttled(run)]
-    moved = _nonstationary(record.steadiness)
+    moved = _nonstationary(record)
     if record.settings.get("scenario") != "sustained":
         invalid += slowed + moved
     if invalid or whole:
@@ -145,6 +147,19 @@ def _nonstationary(steady: Optional[Steadiness]) -> List[str]:
         elif abs(slope) > 100 * DRIFT_LIMIT and p < DRIFT_P:
             found.append(f"nonstationary: latencies drift by {slope:+.0f} %")
     return found
+
+
+def _courses(record: Record) -> Iterator[Tuple[int, Optional[Change], float, float]]:
+    """Yield samples per step, change of level, drift in percent and p of its trend, by process."""
+    steady = record.steadiness
+    if steady is not None:
+        yield from zip(itertools.repeat(1), steady.changes, steady.drift_pct, steady.trend_p)
+    for bulk in (run.bulk for run in record.processes if run.bulk is not None):
+        lanes = record.settings["streams"]  # whose batches end about together
+        whole = bulk.marks_ns[: bulk.samples // bulk.every]
+        ends = (0, *whole[lanes - 1 :: lanes])
+        paces = [end - start for start, end in zip(ends, ends[1:])]
+        yield lanes * bulk.every, change_point(paces), 100 * drift(paces), trend_p(paces)
 
 
 def _doubts_of_all(record: Record) -> Tuple[str, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,29 @@ def test_unknown_parts_of_a_cold_start_are_left_out() -> None:
         "load_ns",
         "first_ns",
     }
+
+
+def _bulk(lanes: int, slower: float, batches: int = 600) -> Record:
+    """Return an offline record whose lanes take turns, and are slower from the middle on."""
+    chance, ends = random.Random(0), []
+    for lane in range(lanes):
+        at = 1e6 * lane / lanes
+        for i in range(batches // lanes):
+            at += 1e6 * chance.gauss(1, 0.02) * (slower if 2 * i >= batches // lanes else 1)
+            ends.append(int(at))
+    settings = {"scenario": "offline", "batch": 4, "streams": lanes}
+    made = make_record([()], settings=settings)
+    bulk = Bulk(4 * batches, 4, tuple(sorted(ends)))
+    return replace(made, processes=(make_run(0, bulk=bulk),))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_a_bulk_whose_pace_moves_makes_a_record_invalid(lanes: int) -> None:
+    assert analyse(_bulk(lanes, 1.0)).status == "ok"
+    record = analyse(_bulk(lanes, 1.3))
+    assert record.status == "invalid"
+    (reason,) = record.reasons
+    found = re.fullmatch(r"nonstationary: the level changes by \+(\d+) % at sample (\d+)", reason)
+    assert found is not None
+    assert 25 < int(found[1]) < 35
+    assert 1150 < int(found[2]) < 1250
