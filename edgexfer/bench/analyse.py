@@ -133,16 +133,14 @@ def _throttled(run: ProcessRun) -> List[str]:
     return [f"throttled: {word}" for word in words]
 
 
-def _nonstationary(steady: Optional[Steadiness]) -> List[str]:
-    """Say in which processes the level of the latencies moved by more than 5 %."""
+def _nonstationary(record: Record) -> List[str]:
+    """Say in which processes the level of the latencies, or of a bulk's pace, moved by over 5 %."""
     found: List[str] = []
-    if steady is None:
-        return found
-    for change, slope, p in zip(steady.changes, steady.drift_pct, steady.trend_p):
+    for step, change, slope, p in _courses(record):
         if change is not None and abs(change.relative) > CHANGE_LIMIT:
             found.append(
                 f"nonstationary: the level changes by {100 * change.relative:+.0f} % "
-                f"at sample {change.index}"
+                f"at sample {step * change.index}"
             )
         elif abs(slope) > 100 * DRIFT_LIMIT and p < DRIFT_P:
             found.append(f"nonstationary: latencies drift by {slope:+.0f} %")
