@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgexfer.bench.caching import cached_pct
 from edgexfer.bench.power import Part, energy
-from edgexfer.bench.scenarios import TOLERANCE, keeps
+from edgexfer.bench.scenarios import TOLERANCE, keeps, undecided
 from edgexfer.bench.sensors import throttling
 from edgexfer.bench.steady import clock_faults, complaints
 from edgexfer.core.codec import encode
@@ -217,6 +217,12 @@ def _warnings(record: Record) -> Tuple[str, ...]:
     steady = record.steadiness
     if steady is not None and (steady.spread_pct or 0) > SPREAD_LIMIT_PCT:
         found.append(f"medians of the processes differ by {steady.spread_pct:.0f} %")
+    needed = [
+        undecided(r.trials, record.settings["bound_ns"]) for r in record.processes if r.trials
+    ]
+    if any(needed):
+        most = max(count or 0 for count in needed)
+        found.append(f"more may be served than was shown: it takes about --samples {most}")
     found += missed_limits(record)
     return tuple(dict.fromkeys(found))
 
@@ -381,6 +387,10 @@ def _absent(record: Record, figures: Dict[str, Any], why_no_power: str) -> Dict[
         for name, of in owner.items()
         if figures[name] is None
     }
+    server = figures["server"]
+    if server is not None and server.per_s is None:
+        lost, asked = server.each_per_s.count(None), len(server.each_per_s)
+        found["server"] = f"no rate was shown to keep the bound, in {lost} of {asked} processes"
     if figures["power"] is None:
         found["power"] = record.absent.get("power", why_no_power)
     return found

@@ -26,6 +26,8 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 from edgexfer.bench.latency import Limits, Reservoir, Series, measure, now_ns, wait_until
 from edgexfer.core.pooled import pooled_quantile
 from edgexfer.core.samples import Bulk, Trial
+from edgexfer.core.series import correlation
+from edgexfer.core.stats import samples_needed
 
 SECONDS = {
     "single_stream": 2.0,
@@ -37,7 +39,9 @@ SECONDS = {
 """How long a process measures at least where nobody says; of ``server``, each of its trials."""
 TOLERANCE = 0.02
 _TRIAL_LEAST = 700  # bounds p99, which takes 459 independent samples
-_TRIAL_MOST = 5_000
+_TRIAL_MOST = 5_000  # unless more are asked for, or needed: a record keeps them all
+# Queries that wait for the same ones count for fewer: so many more are given to a trial at most.
+_LONGEST_S, _NEEDED_MOST = 60.0, 10_000
 _MARKS = 1_000
 
 Call = Callable[[Any], Any]
@@ -179,6 +183,8 @@ def _server(ask: Ask, lanes: Sequence[Call], inputs: Sequence[Any], pace_ns: flo
         trial, kept = _trial(rate, ask, lanes, inputs, seed)
         found.trials.append(trial)
         found.kept = kept
+        if min(trial.latency_ns) > ask.bound_ns:
+            break  # slower than the bound by itself, at whatever rate
         if keeps(trial, ask.bound_ns):
             low = rate
         else:
@@ -194,11 +200,42 @@ def keeps(trial: Trial, bound_ns: int) -> bool:
     return upper is not None and upper <= bound_ns
 
 
+def undecided(trials: Sequence[Trial], bound_ns: int) -> Optional[int]:
+    """Return about how many queries would tell whether more can be served; ``None`` where they did.
+
+    Queries that wait for the same ones before them have latencies alike, and count for fewer: of
+    the next rate above the best it may be these alone that are missing.
+    """
+    best = max((t.rate_per_s for t in trials if keeps(t, bound_ns)), default=0.0)
+    above = [trial for trial in trials if trial.rate_per_s > best]
+    return _needed(min(above, key=lambda trial: trial.rate_per_s), bound_ns) if above else None
+
+
+def _needed(trial: Trial, bound_ns: int) -> Optional[int]:
+    """Return about how many queries would bound p99; ``None`` where it is bound, or late."""
+    p99 = pooled_quantile([trial.latency_ns], 0.99)
+    if p99.upper99 is not None or p99.value is None or p99.value > bound_ns:
+        return None
+    return math.ceil(1.2 * samples_needed(0.99) / correlation([trial.latency_ns])[1])
+
+
 def _trial(
     rate: float, ask: Ask, lanes: Sequence[Call], inputs: Sequence[Any], seed: int
 ) -> Tuple[Trial, List[Tuple[int, Any]]]:
+    """Let queries arrive at one rate, and once more as many as it takes to tell what they say."""
+    count = max(_TRIAL_LEAST, ask.samples, min(int(ask.seconds * rate), _TRIAL_MOST))
+    trial, kept = _serve(rate, count, lanes, inputs, seed)
+    needed = _needed(trial, ask.bound_ns or 0)
+    most = min(int(_LONGEST_S * rate), _NEEDED_MOST)
+    if needed is not None and count < most:
+        return _serve(rate, min(needed, most), lanes, inputs, seed)
+    return trial, kept
+
+
+def _serve(
+    rate: float, count: int, lanes: Sequence[Call], inputs: Sequence[Any], seed: int
+) -> Tuple[Trial, List[Tuple[int, Any]]]:
     chance = random.Random(seed)
-    count = min(max(_TRIAL_LEAST, ask.samples, int(ask.seconds * rate)), _TRIAL_MOST)
     at, arrivals = 0.0, []
     for _ in range(count):
         at += chance.expovariate(rate)

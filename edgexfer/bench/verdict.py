@@ -196,6 +196,9 @@ def _times(first: Record, second: Record, paired: bool, delta: Delta) -> List[Ro
         return [_ratio(row, (one.each_per_s, other.each_per_s), paired, delta)]
     if first.server is not None and second.server is not None:
         row = Row("server", "1/s", first.server.per_s, second.server.per_s)
+        none = [r.absent["server"] for r in (first, second) if "server" in r.absent]
+        if none:
+            return [replace(row, reason=none[0])]
         return [_ratio(row, (first.server.each_per_s, second.server.each_per_s), paired, delta)]
     rows = []
     for name, q in QUANTILES.items():

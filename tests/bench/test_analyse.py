@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgexfer.bench.analyse import analyse
+from edgexfer.bench.gate import judge_records, parse_gates
+from edgexfer.bench.verdict import Delta, compare
 from edgexfer.core.codec import encode
 from edgexfer.core.pooled import pooled_quantile
 from edgexfer.core.record import Record, read_record, write_record
@@ -240,6 +242,12 @@ def test_the_servers_rate_is_the_largest_that_kept_the_bound() -> None:
     record = analyse(replace(made, processes=none))
     assert record.server is not None
     assert (record.server.per_s, record.server.p99) == (None, None)
+    assert record.absent["server"] == "no rate was shown to keep the bound, in 1 of 2 processes"
+    assert "server" not in analyse(replace(made, processes=runs)).absent
+    found = compare(record, record, Delta())
+    assert [row.reason for row in found.rows if row.metric == "server"] == [record.absent["server"]]
+    (outcome,) = judge_records([record], parse_gates("server_per_s>1"))
+    assert outcome.detail == record.absent["server"]
 
 
 def test_a_record_says_which_limits_of_the_profile_are_missed() -> None:
@@ -290,3 +298,18 @@ def test_a_bulk_whose_pace_moves_makes_a_record_invalid(lanes: int) -> None:
     assert found is not None
     assert 25 < int(found[1]) < 35
     assert 1150 < int(found[2]) < 1250
+
+
+def test_a_rate_that_too_few_queries_decided_comes_with_a_warning() -> None:
+    # Each latency is that of the one before it: 700 queries tell as little as seventy.
+    held = tuple(500 + 5 * (i // 10 * 7 % 70) for i in range(700))
+    kept = _trial(100.0, 900)
+    made = make_record([()], settings={"scenario": "server", "bound_ns": 1000})
+    runs = (make_run(0, trials=(kept, replace(_trial(200.0, 1), latency_ns=held))),)
+    record = analyse(replace(made, processes=runs))
+    assert record.server is not None
+    assert record.server.per_s == pytest.approx(100.0)
+    (warning,) = (text for text in record.warnings if "--samples" in text)
+    start, _, count = warning.rpartition(" ")
+    assert start == "more may be served than was shown: it takes about --samples"
+    assert int(count) > 2000
