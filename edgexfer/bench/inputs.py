@@ -98,6 +98,11 @@ def _shape(
                 f"{file}: input {spec.name} is {spec.shape}, not {wanted}",
                 "give a size that fits it with --shape",
             )
+        if batch > 1 and wanted[:1] != (batch,):
+            raise InputError(
+                f"{file}: input {spec.name} of {wanted} is no batch of {batch}",
+                "begin --shape with the batch, or leave --batch out",
+            )
         return wanted
     first, rest = spec.shape[:1], spec.shape[1:]
     if -1 in rest:

@@ -130,6 +130,17 @@ def test_sizes_that_a_model_leaves_free_are_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.ort
+def test_sizes_that_are_no_batch_as_it_was_asked_for_are_refused(tmp_path: Path) -> None:
+    model = write_onnx(tmp_path / "net.onnx")
+    wish = Wish(shapes={"images": (1, 3, 16, 16)})
+    failure = run_job(_job(tmp_path / "model", wish, model, batch=4)).failure
+    assert failure is not None
+    assert failure.what == "net.onnx: input images of (1, 3, 16, 16) is no batch of 4"
+    assert failure.fix == "begin --shape with the batch, or leave --batch out"
+    assert run_job(_job(tmp_path / "model", wish, model)).failure is None
+
+
+@pytest.mark.ort
 def test_torch_is_never_imported(tmp_path: Path) -> None:
     model = write_onnx(tmp_path / "net.onnx")
     code = (
