@@ -76,7 +76,7 @@ def _random(job: Job, loaded: Loaded) -> Inputs:
                 f"{bare.file}: has no input {name!r}", nearest(name, [s.name for s in specs])
             )
     shapes = {spec.name: _shape(bare.file, spec, bare.shapes, job.batch) for spec in specs}
-    size = sum(int(np.prod(shapes[s.name])) * np.dtype(s.dtype).itemsize for s in specs)
+    size = sum(int(np.prod(shapes[s.name])) * _kind(s).itemsize for s in specs)
     count = max(2, min(CHECKED, _MOST_BYTES // max(size, 1)))
 
     def feed(number: int) -> Feed:
@@ -120,12 +120,21 @@ def _shape(
 
 
 def _draw(chance: Any, spec: TensorSpec, shape: Tuple[int, ...]) -> Any:
-    kind = np.dtype(spec.dtype)
+    kind = _kind(spec)
     if kind.kind == "f":
         return chance.standard_normal(shape, dtype=np.float32).astype(kind)
     if kind == np.uint8:
         return chance.integers(0, 256, shape, dtype=np.uint8)
-    if kind.kind in "iub":
-        # Indices and masks are what integers mostly are: 0 and 1 are valid as either.
-        return chance.integers(0, 2, shape).astype(kind)
-    raise BackendError(f"input {spec.name} is of type {spec.dtype}", "bench a model of numbers")
+    # Indices and masks are what integers mostly are: 0 and 1 are valid as either.
+    return chance.integers(0, 2, shape).astype(kind)
+
+
+def _kind(spec: TensorSpec) -> Any:
+    """Return numpy's type of an input, which has none for text or brain floats."""
+    try:
+        kind = np.dtype(spec.dtype)
+    except TypeError:
+        kind = None
+    if kind is None or kind.kind not in "fiub":
+        raise BackendError(f"input {spec.name} is of type {spec.dtype}", "bench a model of numbers")
+    return kind

@@ -141,6 +141,27 @@ def test_sizes_that_are_no_batch_as_it_was_asked_for_are_refused(tmp_path: Path)
 
 
 @pytest.mark.ort
+def test_an_input_of_text_is_named(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["text"], ["number"], to=TensorProto.FLOAT)],
+        "text",
+        [helper.make_tensor_value_info("text", TensorProto.STRING, [1])],
+        [helper.make_tensor_value_info("number", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "text.onnx")
+    failure = run_job(_job(tmp_path / "model", Wish(), tmp_path / "text.onnx")).failure
+    assert failure is not None
+    assert (failure.what, failure.fix) == (
+        "input text is of type string",
+        "bench a model of numbers",
+    )
+
+
+@pytest.mark.ort
 def test_torch_is_never_imported(tmp_path: Path) -> None:
     model = write_onnx(tmp_path / "net.onnx")
     code = (
