@@ -152,17 +152,18 @@ class _Timings:
         from edgexfer.bench.reference import ReferenceKernel
 
         job = self._job
-        reference, sampler, watch = ReferenceKernel(), Sampler(), Watch()
+        reference, sampler = ReferenceKernel(), Sampler()
         sampler.start()
         idle_s = IDLE_S if job.scenario in ENERGY and sampler.sees_power else 0.0
         time.sleep(idle_s)
+        watch = Watch()  # beside a minute of rest, a busy machine would look half as busy
         self.warmup_ns, self.converged = self._warm_up()
         ask = Ask(job.scenario, job.samples, job.seconds, job.batch, job.bound_ns, job.seed)
         sampler.mark()
         self.measured = run_scenario(ask, self._lanes, self._feeds, self._pace(), reference)
+        self.noise = encode(watch.finish())
         time.sleep(idle_s)
         self.sensors = sampler.stop()
-        self.noise = encode(watch.finish())
         reference.close()
         first = self._lanes[0]
         self.rotated_ns, self.repeated_ns = measure_repeats(first, self._feeds, job.seconds)

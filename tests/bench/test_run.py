@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from edgexfer.bench import scenarios
 from edgexfer.bench.feed import normalise
 from edgexfer.bench.job import Job, Result
 from edgexfer.bench.run import run_job, top_class
+from edgexfer.bench.sensors import Sampler
+from edgexfer.bench.steady import Noise
+from edgexfer.bench.watch import Watch
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.codec import decode, encode
 from tests.bundles import PREPROCESS, make_bundle, reseal
@@ -264,3 +268,34 @@ def test_what_a_decoder_rounds_otherwise_is_noted(bundle: Path, make_job: MakeJo
     assert run.faults == ()
     assert run.notes[0].startswith("preprocessing differs: ")
     assert len(run.e2e_ns) == 200
+
+
+def test_the_machine_is_not_watched_while_it_rests(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    sleep, rest_s = time.sleep, 0.0625
+
+    class Seeing(Sampler):
+        sees_power = True
+
+    class Watched(Watch):
+        def __init__(self) -> None:
+            seen.append("begins")
+            super().__init__()
+
+        def finish(self) -> Noise:
+            seen.append("ends")
+            return super().finish()
+
+    def rest(seconds: float) -> None:
+        if seconds == rest_s:
+            seen.append("rests")
+        sleep(seconds)
+
+    monkeypatch.setattr(run_room, "IDLE_S", rest_s)
+    monkeypatch.setattr(run_room, "Sampler", Seeing)
+    monkeypatch.setattr(run_room, "Watch", Watched)
+    monkeypatch.setattr(time, "sleep", rest)
+    assert run_job(make_job(scenario="offline")).failure is None
+    assert seen == ["rests", "begins", "ends", "rests"]
