@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
-from edgexfer.bench.child import JOB_LIMIT_S, result_of, run_child
+from edgexfer.bench.child import limit_of, result_of, run_child
 from edgexfer.bench.job import Job, Result, import_numpy, read_job
 from edgexfer.core.bundle import get_artefact, verify_files
 from edgexfer.core.codec import encode
@@ -167,7 +167,8 @@ def _execute(job: Job, scratch: Path) -> Result:
 
     program = [sys.argv[0]] if zipfile.is_zipfile(sys.argv[0]) else ["-m", "edgexfer.bench"]
     argv = [sys.executable, *program, "job", str(asked), "--out", str(answer)]
-    return result_of(job, run_child(argv, JOB_LIMIT_S), answer, JOB_LIMIT_S)
+    limit_s = limit_of(job)
+    return result_of(job, run_child(argv, limit_s), answer, limit_s)
 
 
 def _summary(record: Record) -> str:

@@ -19,7 +19,10 @@ from edgexfer.core.codec import decode
 from edgexfer.core.errors import BackendError, EdgexferError
 from edgexfer.core.files import read_json
 
-JOB_LIMIT_S = 1800.0
+# What a job does beside measuring, building an engine above all, is over by then.
+_BESIDE_S = 1800.0
+# More than a bisection of the scenario server takes.
+_TRIALS = 12
 _TEXT_LIMIT = 200
 
 
@@ -89,6 +92,11 @@ def _kill_group(child: subprocess.Popen[str]) -> None:
     child.wait()
 
 
+def limit_of(job: Job) -> float:
+    """Return how long a job may take, in seconds; a server measures once for each rate it tries."""
+    return _BESIDE_S + job.seconds * (_TRIALS if job.scenario == "server" else 1)
+
+
 def result_of(job: Job, done: Completed, path: Path, limit_s: float) -> Result:
     """Return the result that a job's process wrote, or one that says how the process ended.
 
@@ -113,7 +121,8 @@ def result_of(job: Job, done: Completed, path: Path, limit_s: float) -> Result:
     if done.reason:
         how, fix = f"did not end: {done.reason}", "run the same command again"
     elif done.code is None:
-        how, fix = f"did not end within {limit_s:.0f} s and was killed", "measure fewer images"
+        how = f"did not end within {limit_s:.0f} s and was killed"
+        fix = "measure for less time, or a smaller model"
     elif done.code < 0:
         how, fix = f"was killed by {_signal_name(-done.code)}{last}", "check memory and runtime"
     else:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgexfer.bench.bare import Wish, bare_subjects, check_wish, is_model, select
-from edgexfer.bench.child import JOB_LIMIT_S, result_of
+from edgexfer.bench.child import limit_of, result_of
 from edgexfer.bench.job import Job, Result
 from edgexfer.bench.lock import no_host_beside
 from edgexfer.bench.suite import Settings, Subject, refuse_inside, run_suite, settings_from
@@ -265,9 +265,10 @@ def _do(way: Transport, program: Sequence[str], job: Job, scratch: Path) -> Resu
     write_json(asked, encode(job))
     place = way.scratch(answer.name)
     argv = [*program, "job", way.push(asked), "--out", place]
-    done = way.run(argv, timeout_s=JOB_LIMIT_S)
+    limit_s = limit_of(job)
+    done = way.run(argv, timeout_s=limit_s)
     way.pull(place, answer)
-    result = result_of(job, done, answer, JOB_LIMIT_S)
+    result = result_of(job, done, answer, limit_s)
     result = replace(result, device={**result.device, **way.facts})
     if result.failure is None:
         write_json(answer, encode(result))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgexfer.bench.child import Completed, result_of, run_child
+from edgexfer.bench.child import Completed, limit_of, result_of, run_child
 from edgexfer.bench.job import SCHEMA, Job, Result
 from edgexfer.core.codec import encode
 from edgexfer.core.errors import BackendError
@@ -109,6 +109,12 @@ def test_a_process_without_a_result_says_how_it_ended(
     assert what in result.failure.what
     assert "x86-null-fp32" in result.failure.what
     assert result.failure.exit_code == 3
+
+
+def test_a_job_has_the_time_for_which_it_is_to_measure(make_job: MakeJob) -> None:
+    usual, hour_s = limit_of(make_job(seconds=2.0)), 3600.0
+    assert limit_of(make_job(scenario="sustained", seconds=hour_s)) > hour_s + 0.9 * usual
+    assert limit_of(make_job(scenario="server", seconds=hour_s)) > 8 * hour_s + 0.9 * usual
 
 
 def test_a_damaged_result_is_a_failure(tmp_path: Path, make_job: MakeJob) -> None:
