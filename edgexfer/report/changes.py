@@ -148,7 +148,7 @@ def _pixels(bundle: FoundBundle) -> np.ndarray[Any, Any] | None:
     place = bundle.path / evaluation.images
     try:
         images: np.ndarray[Any, Any] = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     good = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3
     return images if good and len(images) == evaluation.n else None

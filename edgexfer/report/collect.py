@@ -238,7 +238,7 @@ def _read_labels(place: Path, manifest: Manifest) -> list[list[int]] | None:
         if not is_safe(name):
             raise ValueError("unsafe path")
         labels: np.ndarray[Any, Any] = np.load(place / name, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{place / name}: cannot be read ({error})", "export it again") from error
     if labels.shape != manifest.labels_shape(n):
         raise InputError(

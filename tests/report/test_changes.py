@@ -56,7 +56,7 @@ def test_each_pair_shows_the_images_that_changed(trip: Path) -> None:
     assert all(len(p.pictures) <= PICTURES_SHOWN for p in parts[0].pairs)
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "kind", "pickle", "no array"])
+@pytest.mark.parametrize("damage", ["missing", "shape", "kind", "pickle", "no array", "empty"])
 def test_without_the_images_the_figures_stay(trip: Path, damage: str) -> None:
     place = trip / "bundle" / "images.npy"
     place.unlink()
@@ -68,6 +68,8 @@ def test_without_the_images_the_figures_stay(trip: Path, damage: str) -> None:
         np.save(place, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     elif damage == "no array":
         place.write_bytes(b"no array")
+    elif damage == "empty":
+        place.touch()
     [images] = sets_of(trip)
     parts = changes(images)
     assert sum(len(p.pairs) for p in parts) == 3

@@ -81,6 +81,12 @@ def test_a_pickle_among_the_labels_is_not_loaded(trip: Path) -> None:
     assert "cannot be read" in fault.what
 
 
+def test_labels_of_which_nothing_is_left_are_a_fault(trip: Path) -> None:
+    (trip / "bundle" / "labels.npy").write_bytes(b"")
+    [fault] = collect([trip]).faults
+    assert "labels.npy: cannot be read" in fault.what
+
+
 def test_a_missing_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such file or folder") as caught:
         collect([tmp_path / "nowhere"])
