@@ -46,7 +46,7 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
 
     Raises:
         InputError: a place does not exist, none holds anything to report, ``out`` is no HTML file,
-            or a file beside it is not the report's.
+            a file beside it is not the report's, or it lies in a bundle.
         DiskError: the page cannot be written.
     """
     out = Path(out)
@@ -56,6 +56,7 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
     refuse_foreign(markdown, beside.MARK)
     refuse_foreign(table, "record,status,reasons")
     found = collect([Path(p) for p in inputs])
+    _refuse_inside(out, found)
     page, lines = _values(found)
     text = environment().get_template("page.html").render(page)
     make_dir(out.absolute().parent)
@@ -63,6 +64,16 @@ def build(inputs: Sequence[Path], out: Path) -> Path:
     write_atomic(markdown, beside.to_markdown(page))
     write_atomic(table, beside.to_csv(lines, [error.what for error in found.faults]))
     return out
+
+
+def _refuse_inside(out: Path, found: Found) -> None:
+    """Keep a page out of the bundles that it shows: their manifests do not list it."""
+    for bundle in found.bundles:
+        if bundle.path.resolve() in out.resolve().parents:
+            raise InputError(
+                f"{out}: lies in the bundle {bundle.path}, whose seal it would break",
+                "choose another --out",
+            )
 
 
 def _values(found: Found) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -59,6 +59,17 @@ def test_the_same_input_gives_the_same_bytes(trip: Path, tmp_path: Path) -> None
     assert first == build([trip], tmp_path / "b.html").read_bytes()
 
 
+def test_a_page_never_breaks_the_seal_of_a_bundle(trip: Path) -> None:
+    before = sorted((trip / "bundle").iterdir())
+    for out in (trip / "bundle" / "report.html", trip / "bundle" / "sub" / "page.html"):
+        with pytest.raises(InputError, match="whose seal it would break") as caught:
+            build([trip], out)
+        assert str(out) in caught.value.what
+        assert caught.value.fix == "choose another --out"
+    assert sorted((trip / "bundle").iterdir()) == before
+    build([trip / "bundle"], trip / "report.html")
+
+
 @pytest.mark.parametrize("part", ["student", "bundle", "bench"])
 def test_each_part_makes_a_page_of_its_own(trip: Path, tmp_path: Path, part: str) -> None:
     page = page_of(trip / part, out=tmp_path / "part.html")
