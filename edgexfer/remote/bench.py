@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +38,7 @@ from edgexfer.core.record import MACHINE, write_record
 from edgexfer.models.onnxfile import examine
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.pack import pack_device_side, write_launcher
-from edgexfer.remote.transport import SESSION, Local, Transport, checked
+from edgexfer.remote.transport import SESSION, Local, Transport, checked, understood
 
 PROBE_LIMIT_S = 60.0
 UNFINISHED = ".unfinished"
@@ -116,7 +115,8 @@ def bench_each(bundles: Sequence[Path], out: Path, how: How) -> Iterator[tuple[i
             stack.enter_context(no_host_beside())
         entry = write_launcher(scratch / "device_side.py") if here else packed
         program = [*way.python, way.push(entry)]
-        facts = json.loads(checked(way.run([*program, "facts"], timeout_s=PROBE_LIMIT_S), way))
+        asked = way.run([*program, "facts"], timeout_s=PROBE_LIMIT_S)
+        facts = understood(checked(asked, way), way)
         subjects = [
             subject
             for bundle in bundles

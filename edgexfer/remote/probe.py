@@ -7,7 +7,6 @@ The small ONNX files that keep it busy multiplying are written here, on the host
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgexfer.core.codec import decode
 from edgexfer.core.files import write_json
 from edgexfer.core.profile import Fact
 from edgexfer.remote.pack import pack_device_side
-from edgexfer.remote.transport import Transport, checked
+from edgexfer.remote.transport import Transport, checked, understood
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -60,7 +59,7 @@ def probe_machine(
         kernels = [{**vars(k), "path": k.path.name} for k in write_kernels(folder)]
         write_json(folder / "kernels.json", kernels)
         argv = [*program, "peaks", way.push(folder), "--backend", backend]
-        found = json.loads(checked(way.run(argv, timeout_s=_LIMIT_S), way))
+        found = understood(checked(way.run(argv, timeout_s=_LIMIT_S), way), way)
     return facts, {name: decode(Fact, value, name) for name, value in found.items()}
 
 
@@ -94,7 +93,7 @@ def _device_side(
 
 def _facts(way: Transport, program: Sequence[str]) -> dict[str, Any]:
     done = way.run([*program, "facts"], timeout_s=_LIMIT_S)
-    found: dict[str, Any] = json.loads(checked(done, way))
+    found: dict[str, Any] = understood(checked(done, way), way)
     return found
 
 

@@ -5,7 +5,10 @@ All three take paths and lists of arguments; nothing is ever interpreted by a sh
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,6 +104,22 @@ class Local:
 
     def close(self) -> None:
         """Do nothing: children are over, and scratch files belong to the caller."""
+
+
+def understood(text: str, transport: Transport) -> Any:
+    """Return the JSON that the device side wrote, whatever a login or a library wrote around it.
+
+    Raises:
+        BackendError: there is none.
+    """
+    decoder = json.JSONDecoder()
+    for start in re.finditer(r'^\[?\{\s*"', text, re.MULTILINE):
+        with contextlib.suppress(ValueError):
+            return decoder.raw_decode(text, start.start())[0]
+    raise BackendError(
+        f"{transport.name}: its answer is not understood ({text[:80]!r})",
+        f"try it by hand: {' '.join([*transport.python, '--version'])}",
+    )
 
 
 def checked(done: Completed, transport: Transport) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from edgexfer.bench.verify import Finding
 from edgexfer.core.bundle import verify_files
 from edgexfer.core.codec import decode
 from edgexfer.remote.pack import pack_device_side
-from edgexfer.remote.transport import Local, Transport, checked
+from edgexfer.remote.transport import Local, Transport, checked, understood
 
 # Engines that are not there yet are built first, which takes minutes each.
 LIMIT_S = 1800.0
@@ -42,4 +41,4 @@ def verify(bundle: Path, *, transport: Callable[[Path], Transport] = Local) -> l
         done = way.run([*program, "verify", way.push(bundle), "--json"], timeout_s=LIMIT_S)
         # A finding that failed ends with code 1, and is an answer all the same.
         text = done.stdout if done.code == 1 and done.stdout else checked(done, way)
-    return [decode(Finding, value, "the findings") for value in json.loads(text)]
+        return [decode(Finding, value, "the findings") for value in understood(text, way)]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,4 +206,15 @@ def test_an_interrupt_keeps_the_records_that_are_complete(tmp_path: Path) -> Non
     child.join(60)
     assert child.exitcode == 0
     (path,) = out.glob("*.json")
+    assert read_record(path).status != "failed"
+
+
+def test_a_machine_that_chatters_is_measured_all_the_same(tmp_path: Path) -> None:
+    class Chatty(Local):
+        def run(self, argv: Sequence[str], *, timeout_s: float) -> Completed:
+            done = super().run(argv, timeout_s=timeout_s)
+            return replace(done, stdout=f"Welcome!\n{done.stdout}bye\n")
+
+    how = How(None, ONCE, transport=Chatty)
+    (path,) = bench_bundles([make_bundle(tmp_path / "bundle")], tmp_path / "out", how)
     assert read_record(path).status != "failed"

@@ -7,7 +7,7 @@ import pytest
 
 from edgexfer.bench.child import Completed
 from edgexfer.core.errors import BackendError
-from edgexfer.remote.transport import Local, checked
+from edgexfer.remote.transport import Local, checked, understood
 
 
 def test_what_is_here_already_is_not_copied(tmp_path: Path) -> None:
@@ -60,3 +60,23 @@ def test_a_device_side_that_does_not_run_says_why(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"^this machine: numpy is missing$") as caught:
         checked(Completed([], 3, "", "error: numpy is missing\nfix: pip install numpy\n"), way)
     assert caught.value.fix == "pip install numpy"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{\n  "machine": "aarch64"\n}\n', {"machine": "aarch64"}),
+        ('Welcome!\n[1] 42\n{ok}\n{"a": {}}\nbye\n', {"a": {}}),
+        ('[ info ] loaded\n[{"name": "files"}]\n', [{"name": "files"}]),
+    ],
+)
+def test_an_answer_is_found_among_other_words(tmp_path: Path, text: str, value: object) -> None:
+    assert understood(text, Local(tmp_path)) == value
+
+
+@pytest.mark.parametrize("text", ["", "Welcome!\n", '{"machine": ', '[{"name": }]', "[]"])
+def test_words_without_an_answer_are_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BackendError, match="this machine: its answer is not understood") as caught:
+        understood(text, Local(tmp_path))
+    assert repr(text) in caught.value.what
+    assert caught.value.fix.startswith("try it by hand: ")
