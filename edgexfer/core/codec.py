@@ -7,6 +7,7 @@ validated on the host with pydantic over the same dataclasses, which reports all
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from typing import Any, Dict, List, Literal, Tuple, Type, TypeVar, Union, get_type_hints
 
@@ -62,7 +63,7 @@ def _decode(kind: Any, value: Any, where: str, key: str) -> Any:
         return {k: _decode(inner, v, where, _join(key, k)) for k, v in value.items()}
     if kind is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        _expect(number, kind, value, where, key)
+        _expect(number and abs(value) <= sys.float_info.max, kind, value, where, key)
         return float(value)
     _expect(type(value) is kind, kind, value, where, key)
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -163,7 +164,12 @@ def read_json(path: PathLike) -> Any:
     place = Path(path)
     try:
         text = place.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
     except FileNotFoundError as error:
         raise InputError(f"{place}: no such file", "check the path") from error
     except IsADirectoryError as error:
@@ -177,6 +183,13 @@ def read_json(path: PathLike) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # such as 1e999
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -76,6 +76,11 @@ def test_a_whole_number_is_a_float_where_one_is_asked() -> None:
         ({"flag": 1}, "f: flag is 1, expected bool", "make the file again"),
         ({"inner": []}, "f: inner is [], expected Inner", "make the file again"),
         ({"inner": {"name": "n", "ratio": True}}, "inner.ratio is True, expected float", ""),
+        (
+            {"inner": {"name": "n", "ratio": 10**400}},
+            "f: inner.ratio is 1000",
+            "make the file again",
+        ),
         ({"many": {}}, "f: many is {}, expected", ""),
         ({"many": [{"name": 3}]}, "f: many[0].name is 3, expected str", ""),
         ({"pair": [1]}, "f: pair is [1], expected", ""),

@@ -66,6 +66,8 @@ def test_a_number_that_json_has_not_is_never_written(tmp_path: Path, value: floa
         (b'{"a": 1', "Expecting"),
         (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
         (b"\xff\xfe", "decode"),
+        (b"[1, 1e999]", "1e999 is too large a number"),
+        (b"[NaN]", "NaN is not a JSON number"),
         (b"[" * 200_000, "recursion"),
     ],
 )
