@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
-from edgexfer.core.codec import decode, encode
-from edgexfer.core.errors import EdgexferError, RunError
-from edgexfer.core.files import PathLike, read_json, write_json
+from edgexfer.core.codec import encode
+from edgexfer.core.errors import RunError
+from edgexfer.core.files import PathLike, write_json
 from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.rundir import read_as
 from edgexfer.core.tasks import Task
 
 SCHEMA = "edgexfer.model/1"
@@ -55,7 +56,7 @@ def read_card(run: PathLike) -> ModelCard:
     """Read ``RUN/model/model.json``.
 
     Raises:
-        RunError: the run holds no finished model, or the card is damaged.
+        RunError: the run holds no finished model, or the card is damaged or of another schema.
     """
     place = Path(run) / FOLDER / CARD
     if not place.is_file():
@@ -63,7 +64,4 @@ def read_card(run: PathLike) -> ModelCard:
             f"{run}: holds no trained model ({FOLDER}/{CARD} is missing)",
             "name the folder of a finished `edgexfer finetune` or `distill`, or finish it first",
         )
-    try:
-        return decode(ModelCard, read_json(place), str(place))
-    except EdgexferError as error:
-        raise RunError(error.what, "train the model again") from error
+    return read_as(ModelCard, place, SCHEMA, "train the model again")

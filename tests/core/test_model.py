@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,4 +29,13 @@ def test_a_damaged_card_names_the_key(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.json").write_text('{"schema": "edgexfer.model/1"}')
     with pytest.raises(RunError, match="key name is missing") as caught:
         read_card(tmp_path)
+    assert caught.value.fix == "train the model again"
+
+
+def test_a_card_of_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_card(tmp_path, replace(CARD, schema="edgexfer.model/2"))
+    with pytest.raises(RunError, match=r"model\.json: schema is 'edgexfer.model/2'") as caught:
+        read_card(tmp_path)
+    assert "expected 'edgexfer.model/1'" in caught.value.what
     assert caught.value.fix == "train the model again"
