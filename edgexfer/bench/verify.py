@@ -92,7 +92,7 @@ def _check_names(place: Path, manifest: Manifest) -> None:
     """Compare the manifest's class names with the file of them, where there is one."""
     if not place.is_file():
         return
-    named = place.read_text(encoding="utf-8").splitlines()
+    named = place.read_text(encoding="utf-8").rstrip("\n").split("\n")
     for i, (here, there) in enumerate(zip_longest(named, manifest.labels)):
         if here != there:
             raise BundleError(

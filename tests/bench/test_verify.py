@@ -193,3 +193,10 @@ def test_labels_that_the_golden_outputs_never_fit_are_a_finding(bundle: Path) ->
         found = _by_name(verify_bundle(bundle, HERE))["preprocess"]
         assert found.status == status
     assert "labels.npy: class map: the golden outputs have 0 of 4 labels right" in found.detail
+
+
+def test_a_name_of_a_class_may_hold_what_some_take_for_the_end_of_a_line(bundle: Path) -> None:
+    names = ("c\u2028at", "d\x85og", "o\x0bwl")
+    (bundle / "labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    reseal(bundle, dataclasses.replace(read_manifest(bundle), labels=names))
+    assert _by_name(verify_bundle(bundle, HERE))["preprocess"].status == "ok"
