@@ -194,7 +194,7 @@ def profile_schema() -> str:
 
 def contradictions(profile: HardwareProfile, stem: str) -> list[Fault]:
     """Return what the types cannot tell."""
-    topics = (_misnamed, _impossible, _unheard, _untrue_rows, _unmeasured, _repeated)
+    topics = (_misnamed, _impossible, _unheard, _untrue_rows, _unmeasured, _unkept, _repeated)
     faults = [fault for topic in topics for fault in topic(profile)]
     if profile.name != stem:
         fault = f"name is {profile.name!r}"
@@ -309,6 +309,14 @@ def _unmeasured(profile: HardwareProfile) -> Iterator[Fault]:
             yield loc, f"facts.{key} is not a peak that can be read", fix
         elif peak is not None and peaks.setdefault(peak[0], key) != key:
             yield loc, f"facts.{key} is another peak than {peaks[peak[0]]}", "keep one of the two"
+
+
+def _unkept(profile: HardwareProfile) -> Iterator[Fault]:
+    """Yield limits that nothing can keep."""
+    for key, value in vars(profile.limits).items():
+        if value is not None and (value < 0 or (value == 0 and key != "accuracy_drop_pt")):
+            fix = f"give {key} a number above 0, or leave it out"
+            yield ("limits", key), f"limits.{key} is {value!r}", fix
 
 
 def _repeated(profile: HardwareProfile) -> Iterator[Fault]:

@@ -321,6 +321,11 @@ CONTRADICTIONS = {
         "quantization.scheme is 'nncf' (line 6)",
         "takes 'qdq'",
     ),
+    "false": (
+        "false\nlimits: {latency_p90_ms: -5, size_bytes: 0, accuracy_drop_pt: 0.0}",
+        "limits.latency_p90_ms is -5.0 (line 7); limits.size_bytes is 0 (line 7)",
+        "give latency_p90_ms a number above 0, or leave it out",
+    ),
     "title: A board": (
         "title: A board\naliases: [b, b]",
         "aliases holds 'b' twice (line 3)",
