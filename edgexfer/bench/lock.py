@@ -41,7 +41,7 @@ def no_host_beside() -> Iterator[None]:
     """Keep hosts from measuring on this machine while it measures by itself.
 
     Raises:
-        MachineError: a host measures on it.
+        MachineError: a host measures on it, or there is something else in the lock's place.
     """
     try:
         handle = take_board({"holder": f"process {os.getpid()}"}, shared=True)
@@ -50,6 +50,11 @@ def no_host_beside() -> Iterator[None]:
             f"this machine: {busy.holder.get('holder', 'somebody')} measures on it over ssh",
             "wait until that has ended, or its load would be in the figures",
         ) from busy
+    except OSError as error:
+        raise MachineError(
+            f"this machine: its lock cannot be taken ({error})",
+            "see who put something else there, and take it away",
+        ) from error
     try:
         yield
     finally:

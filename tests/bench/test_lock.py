@@ -50,3 +50,12 @@ def test_a_machine_that_a_host_measures_on_is_not_measured_by_itself(
     assert main(["bench", str(bundle), "--out", str(tmp_path / "own")]) == 3
     assert caught.value.what in capsys.readouterr().err
     os.close(handle)
+
+
+def test_something_else_in_the_place_of_the_lock_is_one_error(board: Path, tmp_path: Path) -> None:
+    board.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MachineError, match="its lock cannot be taken") as caught, no_host_beside():
+        pass
+    assert str(board) in caught.value.what
+    assert caught.value.fix == "see who put something else there, and take it away"
+    assert not (tmp_path / "elsewhere").exists()
