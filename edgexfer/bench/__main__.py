@@ -202,6 +202,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _trtexec(args: argparse.Namespace) -> int:
     from edgexfer.backends._trtexec import TRTEXEC, Timing
+    from edgexfer.bench.lock import no_host_beside
     from edgexfer.bench.suite import refuse_inside
     from edgexfer.bench.trtexec import try_artefact
 
@@ -214,12 +215,13 @@ def _trtexec(args: argparse.Namespace) -> int:
     out = args.out or _beside(args.bundle)
     refuse_inside(out, [args.bundle])
     timing = Timing(seconds=args.seconds, transfers=args.transfers)
-    for artefact in artefacts:
-        trial = try_artefact(args.bundle, manifest, artefact, args.tool or TRTEXEC, timing)
-        path = make_dir(out) / f"{artefact.name}-trtexec.json"
-        write_json(path, encode(trial))
-        parts = [f"{path}  GPU compute p50 {median(trial.compute_ns) / 1e6:.3f} ms"]
-        sys.stdout.write("  ".join([*parts, *trial.warnings]) + "\n")
+    with no_host_beside():
+        for artefact in artefacts:
+            trial = try_artefact(args.bundle, manifest, artefact, args.tool or TRTEXEC, timing)
+            path = make_dir(out) / f"{artefact.name}-trtexec.json"
+            write_json(path, encode(trial))
+            parts = [f"{path}  GPU compute p50 {median(trial.compute_ns) / 1e6:.3f} ms"]
+            sys.stdout.write("  ".join([*parts, *trial.warnings]) + "\n")
     return 0
 
 

@@ -13,6 +13,7 @@ from edgexfer.bench.lock import NAME, Busy, no_host_beside, take_board
 from edgexfer.core.errors import MachineError
 from edgexfer.recipe import BenchSection
 from edgexfer.remote.bench import How, bench_bundles
+from tests.bundles import make_bundle
 
 
 @pytest.fixture
@@ -59,3 +60,14 @@ def test_something_else_in_the_place_of_the_lock_is_one_error(board: Path, tmp_p
     assert str(board) in caught.value.what
     assert caught.value.fix == "see who put something else there, and take it away"
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.ort
+def test_trtexec_waits_its_turn_too(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "engines", ["tensorrt-fp32"])
+    handle = take_board({"holder": "anna@desk"}, board)
+    assert main(["trtexec", str(bundle), "--tool", "/bin/false"]) == 3
+    assert "anna@desk measures on it over ssh" in capsys.readouterr().err
+    os.close(handle)
