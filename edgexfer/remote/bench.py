@@ -216,6 +216,8 @@ def subjects_of(bundle: Path, how: How, machine: str | None, scratch: Path) -> l
             )
         place = scratch / f"model-{bundle.stem}"
         return bare_subjects(bundle, place, how.wish, weights_beside(bundle))
+    if how.wish.shapes:
+        raise InputError(f"{bundle}: its inputs are its images", "leave --shape out")
     manifest = read_manifest(bundle)
     if machine is None:
         found = named_artefacts(bundle, manifest, how.targets)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgexfer.bench.bare import Wish
 from edgexfer.bench.child import Completed
 from edgexfer.core.bundle import read_manifest
 from edgexfer.core.errors import BackendError, BundleError, InputError, Interrupted, RunError
@@ -218,3 +219,10 @@ def test_a_machine_that_chatters_is_measured_all_the_same(tmp_path: Path) -> Non
     how = How(None, ONCE, transport=Chatty)
     (path,) = bench_bundles([make_bundle(tmp_path / "bundle")], tmp_path / "out", how)
     assert read_record(path).status != "failed"
+
+
+def test_a_bundle_has_no_other_inputs_than_its_images(tmp_path: Path) -> None:
+    how = How(None, ONCE, wish=Wish(shapes={"images": (1, 3, 32, 32)}))
+    with pytest.raises(InputError, match="bundle: its inputs are its images") as caught:
+        bench_bundles([make_bundle(tmp_path / "bundle")], tmp_path / "out", how)
+    assert caught.value.fix == "leave --shape out"
