@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edgexfer.core.record import Record
 
 
+# What a record says of itself may hold anything; so much of it is shown.
+_WIDEST = 1000
+
+
 @click.command("compare")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
@@ -81,6 +85,8 @@ def command(
 def _in_words(
     records: Sequence[Record], places: Sequence[Path], found: Verdict, delta: float
 ) -> str:
+    from edgexfer.report.words import clean
+
     lines = [
         f"{letter}  {place}: {record.artefact.get('name')}, {record.status}"
         for letter, place, record in zip("AB", places, records, strict=True)
@@ -100,7 +106,7 @@ def _in_words(
         f"{one} pairs of interleaved processes" if found.paired else f"{one} and {other} processes"
     )
     lines.append(f"{how}; the same is within {delta:g} %; 1 % of false alarms in all rows together")
-    return "\n".join(lines)
+    return "\n".join(clean(line, _WIDEST) for line in lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

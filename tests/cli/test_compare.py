@@ -123,3 +123,14 @@ def test_a_record_analysed_again_is_told_as_json(
 ) -> None:
     assert run(["bench", "--reanalyse", pair[0], "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [json.loads(Path(pair[0]).read_text())]
+
+
+def test_names_do_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = {"name": "\x1b[2Jmade\r\n", "precision": "fp32", "size_bytes": 1}
+    place = record(tmp_path / "a.json", artefact=evil)
+    assert run(["compare", str(place), str(place)]) == 0
+    out = capsys.readouterr().out
+    assert "\ufffd[2Jmade\ufffd\ufffd, ok\n" in out
+    assert not {"\x1b", "\r"} & set(out)
