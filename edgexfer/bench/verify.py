@@ -92,7 +92,10 @@ def _check_names(place: Path, manifest: Manifest) -> None:
     """Compare the manifest's class names with the file of them, where there is one."""
     if not place.is_file():
         return
-    named = place.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    # One name per line; of what else ends a line elsewhere, a name may hold any.
+    named = place.read_bytes().decode("utf-8").split("\n")
+    if not named[-1]:
+        named.pop()
     for i, (here, there) in enumerate(zip_longest(named, manifest.labels)):
         if here != there:
             raise BundleError(
