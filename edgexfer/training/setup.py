@@ -149,8 +149,6 @@ def new_state(job: Job, here: World, chosen: str) -> State:
         optimizer = torch.optim.AdamW(job.groups, fused=True)
     else:
         optimizer = torch.optim.SGD(job.groups, momentum=0.9, nesterov=section.nesterov, fused=True)
-    # The races copy the model, but not what is trained along with it: their gradients are there.
-    optimizer.zero_grad(set_to_none=True)
     return State(
         model=job.model,
         optimizer=optimizer,
@@ -189,6 +187,9 @@ def make_stepper(
     model: nn.Module = pixel_model
     if choose_compilation(job, here, pixel_model, chosen, begun=state.total > 0):
         model = compilation.compile_model(model)
+    # The races copy the model, but not what the objective looks at beside it, be that the model
+    # itself or what is trained along: their gradients are there.
+    state.optimizer.zero_grad(set_to_none=True)
     if here.size > 1:
         devices = [here.local_rank] if here.device.type == "cuda" else None
         # Parameters that are still frozen have no gradient to exchange.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_what_a_strategy_keeps_beside_the_model_is_on_the_models_device(
     pixels, targets = batch()
     loss, _ = plan.objective(model.to(meta), pixels.to(meta), targets.to(meta), VIEWS)
     assert loss.device == meta
+
+
+@pytest.mark.parametrize("strategy", ["l2sp", "delta"])
+def test_steps_that_are_only_timed_leave_the_first_one_as_it_is(
+    tmp_path: Path,
+    data: DataSection,
+    weights: Path,
+    strategy: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A race trains copies of the model; the penalty looks at the model itself."""
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/g++")
+    hashes = set()
+    for compiled in ("off", "auto"):
+        train = replace(TRAIN, epochs=1, optimizer="sgd", compile=compiled)
+        section = from_weights(weights, strategy, train, head_weight=1.0)
+        info = finetune(data, section, tmp_path / compiled)
+        hashes.add(info.result["weights_sha256"])
+    assert info.lineage["compile"]["step_ms"], "nothing was timed"
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize("strategy", ["l2sp", "delta"])
