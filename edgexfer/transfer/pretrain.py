@@ -154,7 +154,8 @@ def simclr(projection: nn.Module, section: PretrainSection, share: int) -> Objec
         model: nn.Module, pixels: Tensor, targets: Tensor, views: Views
     ) -> tuple[Tensor, dict[str, Tensor]]:
         del targets
-        if len(pixels) < share:
+        # What is only timed may be a part of a step.
+        if len(pixels) < share and not views.rehearsal:
             raise TrainingError(
                 f"memory ran out with {share} images at once, each of them in two views",
                 "choose a smaller train.batch_size, model or model.size",

@@ -159,3 +159,7 @@ def test_a_step_in_parts_is_not_compared_in_parts() -> None:
     with pytest.raises(TrainingError, match="with 8 images at once") as caught:
         objective(torch.nn.Flatten(), pixels, pixels, Views(torch.arange(4), 0, 0, 1))
     assert "batch_size" in caught.value.fix
+    # What formats are raced with is a part of a batch, and nothing of it counts.
+    timed = Views(torch.arange(4), 0, 0, 1, rehearsal=True)
+    some = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
+    assert objective(torch.nn.Flatten(), some, pixels, timed)[0].isfinite()
