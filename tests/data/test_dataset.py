@@ -291,6 +291,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], Callable[[Path], object], str, str]] =
         "'A' and 'a' differ only in case",
         "rename",
     ),
+    "empty test": (
+        SPLIT,
+        lambda p: remove_all(p / "test"),
+        "{}: its test split holds no images",
+        "images of train take its place",
+    ),
     "beside train": ((*SPLIT, "cat"), lambda _: None, "{}/cat: lies beside train/", "lay it out"),
     "val twice": ((*SPLIT, "val/a", "valid/a"), lambda _: None, "holds a split twice", "keep one"),
     "sets": (("x/train/a", "x/train/b", "y/train/a"), lambda _: None, "(x, y) hold train/", "{}/x"),
@@ -309,8 +315,20 @@ def test_a_folder_that_cannot_be_used_is_refused(case: str, make_tree: MakeTree)
     assert str(place) in caught.value.what
 
 
+def test_a_split_without_a_label_is_refused(make_tree: MakeTree, tmp_path: Path) -> None:
+    place = make_tree(*SPLIT, n=3)
+    table = tmp_path / "labels.csv"
+    rows = [f"train/{c}/00{i}.jpg,{c}" for c in "ab" for i in range(3)]
+    table.write_text("\n".join(["image,kind", *rows]))
+    with pytest.raises(
+        DataError, match=r"its test split holds no image that .* has a label"
+    ) as found:
+        open_dataset(str(place), labels=str(table))
+    assert "delete its folder" in found.value.fix
+
+
 def test_no_case_of_refusal_is_lost() -> None:
-    assert len(REFUSED) == 13
+    assert len(REFUSED) == 14
 
 
 @pytest.mark.parametrize(
