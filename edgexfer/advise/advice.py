@@ -116,9 +116,9 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
     Raises:
         DataError: the images are unusable.
         RunError, ModelError, MachineError: a source cannot be opened.
-        InputError: a source is named twice, pictures of a source without a source, or a size that
-            no source could take; the images have several tasks and none is named, or one that is
-            not there.
+        InputError: a source is named twice, pictures of a source without a source, a size that no
+            source could take, or fewer images than two of each class; the images have several
+            tasks and none is named, or one that is not there.
         ProfileError: the target is unknown.
     """
     _refuse(wishes)
@@ -127,6 +127,7 @@ def advise(data: DataSection, wishes: Wishes) -> Advice:
         check_fleet(profile, wishes.fleet)
     whole = open_data(data)
     dataset = _one_task(whole, wishes)
+    _refuse_few(dataset, wishes)
     train = dataset.splits["train"]
 
     # 1. Which source. Of a pre-trained one no more is kept than what it sees.
@@ -211,6 +212,16 @@ def _one_task(whole: Dataset, wishes: Wishes) -> Dataset:
             f"add --task, one of {names}; the recipe trains them all",
         )
     return whole
+
+
+def _refuse_few(dataset: Dataset, wishes: Wishes) -> None:
+    """Refuse to look at fewer images than two of each class: of one alone nothing is learned."""
+    least = 2 * len(dataset.classes)
+    if wishes.sources and wishes.images < least:
+        raise InputError(
+            f"--images {wishes.images}: are too few for {len(dataset.classes)} classes",
+            f"give at least {least}, two of each class",
+        )
 
 
 def _refuse_unlike(seen: dict[str, Features]) -> None:

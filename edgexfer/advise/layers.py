@@ -98,7 +98,7 @@ def probe_layers(layers: Mapping[str, Floats], labels: Labels, *, seed: int = 0)
     Args:
         layers: features (N, D) by layer, first to last; a stage whose features are those of the
             head is left out.
-        labels: (N,); every class at least twice.
+        labels: (N,).
         seed: of the folds, which are the same for all layers.
     """
     last = layers[HEAD]
@@ -135,11 +135,12 @@ def probe_hits(features: Floats, labels: Labels, *, seed: int = 0) -> npt.NDArra
     """Say for each image whether a linear classifier that has not seen it is right.
 
     Ridge regression on the classes (one against the rest, labels ±1) of standardised features; its
-    strength is chosen within each fold's training images by generalised leave-one-out.
+    strength is chosen within each fold's training images by generalised leave-one-out. The only
+    image of a class is wrong: whoever has not seen it does not know the class.
 
     Args:
         features: (N, D).
-        labels: (N,); every class at least twice.
+        labels: (N,).
         seed: of the folds.
 
     Returns:
@@ -152,10 +153,13 @@ def probe_hits(features: Floats, labels: Labels, *, seed: int = 0) -> npt.NDArra
 
     f = np.asarray(features, np.float64)
     counts = np.bincount(labels)
-    folds = min(FOLDS, int(counts[counts > 0].min()))
     right = np.zeros(len(labels), bool)
-    cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for train, test in cut.split(f, labels):
+    if (counts > 1).sum() < 2:
+        return right
+    often = np.flatnonzero(counts[labels] > 1)
+    cut = StratifiedKFold(min(FOLDS, counts[counts > 1].min()), shuffle=True, random_state=seed)
+    for parts in cut.split(f[often], labels[often]):
+        train, test = (often[part] for part in parts)
         model = make_pipeline(StandardScaler(), RidgeClassifierCV(_RIDGES))
         right[test] = model.fit(f[train], labels[train]).predict(f[test]) == labels[test]
     return right

@@ -103,6 +103,12 @@ def test_wishes_that_contradict_each_other(
     assert fix in caught.value.fix
 
 
+def test_too_few_images_to_look_at_are_refused(data: DataSection, seeing: Path) -> None:
+    with pytest.raises(InputError, match="--images 5: are too few for 3 classes") as caught:
+        advise(data, Wishes(sources=(str(seeing),), images=5))
+    assert caught.value.fix == "give at least 6, two of each class"
+
+
 def test_the_verb_prints_tables_and_writes_recipe_drawing_and_page(
     data: DataSection, seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

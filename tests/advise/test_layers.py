@@ -66,3 +66,13 @@ def test_a_class_of_two_images_gets_two_folds() -> None:
     labels = np.array([0] * 20 + [1] * 2, np.int64)
     features = np.random.default_rng(0).normal(size=(22, 3)) + 9 * labels[:, None]
     assert probe_hits(features, labels).mean() > 0.9
+
+
+def test_the_only_image_of_a_class_is_wrong_and_the_others_are_as_without_it() -> None:
+    labels = np.array([0] * 20 + [1] * 20 + [2], np.int64)
+    features = np.random.default_rng(0).normal(size=(41, 3)) + 9 * labels[:, None]
+    found = probe_hits(features, labels)
+    assert not found[-1]
+    assert found[:-1].tolist() == probe_hits(features[:-1], labels[:-1]).tolist()
+    assert found.sum() > 36
+    assert not probe_hits(features[19:21], labels[19:21]).any()
