@@ -36,8 +36,9 @@ def lint(path: Path, target: Target) -> list[Finding]:
             onnx.load_external_data_for_model(model, str(path.parent))
         graph = Graph(model, beside)
         found = [finding for rule in RULES for finding in rule(graph, target)]
-    except (onnx.checker.ValidationError, IndexError, ValueError) as error:
-        # A node without the inputs that its operator needs, or a tensor shorter than it says.
+    except (onnx.checker.ValidationError, LookupError, TypeError, ValueError) as error:
+        # A node without the inputs that its operator needs or with an attribute of another kind; a
+        # tensor shorter than it says, or of a type that there is not.
         raise ModelError(f"{path}: is damaged ({first_line(error)})", "export it again") from error
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 

@@ -455,8 +455,25 @@ def test_every_rule_says_what_it_asks_and_whence(tmp_path: Path) -> None:
         assert "Source:" in (asked.__doc__ or ""), asked
 
 
-def test_a_damaged_node_is_refused_in_one_line(tmp_path: Path) -> None:
-    onnx.save(graph([node("QuantizeLinear", ["x"], ["y"])], opset=17), tmp_path / "net.onnx")
+#: Nodes that are no nodes of their operator, and a type of a constant that ONNX does not have.
+DAMAGED: dict[str, tuple[onnx.NodeProto, int]] = {
+    "no scale": (node("QuantizeLinear", ["x"], ["y"]), TensorProto.FLOAT),
+    "a number for a list": (
+        node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], dilations=1),
+        TensorProto.FLOAT,
+    ),
+    "no type": (node("Conv", ["x", "w"], ["y"]), TensorProto.UNDEFINED),
+    "an unknown type": (node("Conv", ["x", "w"], ["y"]), 99),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_node_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    broken, kind = DAMAGED[name]
+    model = graph([broken], {"w": KERNEL, "s": SCALE}, opset=17)
+    model.graph.initializer[1].data_type = kind
+    model.graph.node.append(node("QuantizeLinear", ["y", "s"], ["z"]))
+    onnx.save(model, tmp_path / "net.onnx")
     with pytest.raises(ModelError) as caught:
         lint(tmp_path / "net.onnx", NEW)
     assert "net.onnx: is damaged" in caught.value.what
