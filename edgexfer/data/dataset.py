@@ -129,7 +129,7 @@ def open_dataset(
     table = read_labels(labels) if labels is not None else None
     tasks = table.tasks if table is not None else ()
     source, classes, notes = _labelled(path, table)
-    _refuse_empty(path, source, table)
+    _refuse_untested(path, source, table)
     entries = _with_all_splits(source, val, test, split_seed)
     for name, most in (("limit", limit), ("train_limit", train_limit)):
         if most is not None and most < len(classes):
@@ -277,15 +277,18 @@ def _class_map(path: str, source: Source) -> tuple[str, ...]:
     return classes
 
 
-def _refuse_empty(path: str, source: Source, table: Table | None) -> None:
-    """Refuse a val or test split of which nothing can be used: an accuracy needs an image."""
-    for name, entries in source.splits.items():
-        if not entries:
-            what = "no images" if table is None else f"no image that {table.path} has a label of"
-            raise DataError(
-                f"{path}: its {name} split holds {what}",
-                "add some, or delete its folder: images of train take its place",
-            )
+def _refuse_untested(path: str, source: Source, table: Table | None) -> None:
+    """Refuse a test split of which nothing can be used: a training would end without an accuracy.
+
+    Without val images there is no early stopping, and no more is lost.
+    """
+    if source.splits.get("test", True):
+        return
+    what = "no images" if table is None else f"no image that {table.path} has a label of"
+    raise DataError(
+        f"{path}: its test split holds {what}",
+        "add some, or delete its folder: images of train take its place",
+    )
 
 
 def _with_all_splits(
