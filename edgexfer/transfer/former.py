@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from edgexfer.core.codec import encode
-from edgexfer.core.errors import ModelError, RecipeError
+from edgexfer.core.errors import DataError, ModelError, RecipeError
 from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import paired_drop
 from edgexfer.data.dataset import Dataset
@@ -31,6 +31,7 @@ from edgexfer.models.head import (
     set_head,
 )
 from edgexfer.models.store import load_model
+from edgexfer.models.weights import fit_weights
 from edgexfer.recipe import DataSection
 from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.stage import images_of, open_data
@@ -87,9 +88,9 @@ def take_up(subject: Subject, old: str) -> Former:
 
     Raises:
         RunError: the former run is not finished.
-        ModelError: it is another architecture, or another geometry.
+        ModelError: it is another architecture, or another geometry, or has several tasks.
         RecipeError: weights were named as well.
-        DataError: its images are not there any more.
+        DataError: its images are not there any more, or others.
     """
     section, built = subject.section, subject.built
     if section.model.weights or section.model.pretrained:
@@ -98,6 +99,11 @@ def take_up(subject: Subject, old: str) -> Former:
             "leave out --weights and --pretrained",
         )
     model, card = load_model(Path(old))
+    if card.tasks:
+        raise ModelError(
+            f"{old}: answers {len(card.tasks)} tasks, and {section.strategy} remembers one",
+            "name a run of one task",
+        )
     for what, theirs, ours in (
         ("model", card.name, built.name),
         ("preprocess", card.preprocess, built.preprocess),
@@ -115,9 +121,16 @@ def take_up(subject: Subject, old: str) -> Former:
     built.options.pop(HIDDEN, None)
     if hidden is not None:
         built.options[HIDDEN] = hidden
-    _copy(model, built.model, columns)
-    data = DataSection(**read_run(old).data)
+    _copy(model, built.model, columns, old)
+    info = read_run(old)
+    data = DataSection(**info.data)
     dataset = open_data(data)
+    if dataset.fingerprint != info.data_fingerprint:
+        # Its test images may have been trained on since, and what is resumed would see others.
+        raise DataError(
+            f"{old}: its data {data.path} has changed since it was trained",
+            "restore the data, or train it again",
+        )
     labels = tuple(match_classes(card.classes, dataset.classes, old))
     return Former(Path(old), model.requires_grad_(False), data, dataset, labels, classes, columns)
 
@@ -151,11 +164,12 @@ def forgotten(former: Former, model: nn.Module, subject: Subject) -> Mapping[str
     }
 
 
-def _copy(former: nn.Module, model: nn.Module, columns: tuple[int, ...]) -> None:
+def _copy(former: nn.Module, model: nn.Module, columns: tuple[int, ...], old: str) -> None:
     heads, last = head_names(model), output_names(model)
     state = former.state_dict()
     rest = {name: tensor for name, tensor in state.items() if not belongs(name, heads)}
-    model.load_state_dict(rest, strict=False)
+    own = {name: tensor for name, tensor in model.state_dict().items() if belongs(name, heads)}
+    fit_weights(model, rest | own, old)
     with torch.no_grad():
         for name, parameter in head_parameters(model).items():
             if belongs(name, last):

@@ -73,7 +73,9 @@ def with_buffer(new: Dataset, former: Former, images: int) -> Dataset:
     Raises:
         DataError: the buffer cannot hold an image of each class.
     """
-    old = open_data(replace(former.data, train_limit=images))
+    # No more than it was trained on.
+    most = min(images, former.data.train_limit or images)
+    old = open_data(replace(former.data, train_limit=most))
     train, buffer = new.splits["train"], old.splits["train"]
     per_class = len(train) / len(new.classes)
     times = max(round(per_class * len(old.classes) / len(buffer)), 1)

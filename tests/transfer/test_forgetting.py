@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from edgexfer.core.errors import EdgexferError, ModelError, RecipeError, RunError
+from edgexfer.core.errors import DataError, EdgexferError, ModelError, RecipeError, RunError
 from edgexfer.core.rundir import RunInfo
 from edgexfer.data.images import sample
 from edgexfer.models.normalise import PixelModel
@@ -252,3 +252,45 @@ def test_a_buffer_smaller_than_the_classes_is_refused(
 ) -> None:
     with pytest.raises(EdgexferError, match="2, but there are 3 classes"):
         finetune(second, teacher("replay", old, images=2), tmp_path / "run")
+
+
+def test_what_has_several_tasks_or_other_images_now_is_refused(
+    tmp_path: Path, old: Path, second: DataSection, tabled: DataSection
+) -> None:
+    finetune(tabled, TeacherSection(MODEL, "scratch", train=TRAIN), tmp_path / "tasks")
+    with pytest.raises(ModelError, match="tasks: answers 2 tasks, and lwf remembers") as caught:
+        finetune(second, teacher("lwf", tmp_path / "tasks"), tmp_path / "run")
+    assert "a run of one task" in caught.value.fix
+    place = tmp_path / "first"
+    first = DataSection(str(write_folder(place, 32, FIRST)))
+    finetune(first, TeacherSection(MODEL, "scratch", train=TRAIN), tmp_path / "moved")
+    next(place.rglob("*.png")).unlink()
+    with pytest.raises(DataError, match="has changed since it was trained") as changed:
+        finetune(second, teacher("replay", tmp_path / "moved"), tmp_path / "run")
+    assert "restore the data" in changed.value.fix
+
+
+def test_a_former_model_of_other_options_is_refused(tmp_path: Path, second: DataSection) -> None:
+    """Of the same name, it has other layers: those that fit would be taken and the rest random."""
+    name, small = "vit_tiny_patch16_224", {"patch_size": 8, "depth": 2}
+    first = DataSection(str(write_folder(tmp_path / "first", 12, FIRST)))
+    short = replace(TRAIN, epochs=1)
+    known = TeacherSection(ModelSection(name, 16, options=small), "scratch", train=short)
+    finetune(first, known, tmp_path / "old")
+    wider = ModelSection(name, 16, options={**small, "depth": 1})
+    asked = replace(teacher("lwf", tmp_path / "old"), model=wider)
+    with pytest.raises(ModelError, match=r"tensor blocks\.1\.\S+ is unknown") as caught:
+        finetune(second, asked, tmp_path / "run")
+    assert "architecture and options" in caught.value.fix
+
+
+def test_the_buffer_has_no_image_that_was_not_trained_on(
+    tmp_path: Path, second: DataSection
+) -> None:
+    first = DataSection(str(write_folder(tmp_path / "first", 12, FIRST)), train_limit=9)
+    finetune(first, TeacherSection(MODEL, "scratch", train=TRAIN), tmp_path / "old")
+    found = subject(replay, tmp_path / "old", second)
+    former = take_up(found, str(tmp_path / "old"))
+    mixed = replay.with_buffer(found.dataset, former, 200).splits["train"]
+    kept = {key.split("/", 2)[2] for key in mixed.keys if key.startswith(".former/")}
+    assert kept == set(former.dataset.splits["train"].keys) and len(kept) == 9
