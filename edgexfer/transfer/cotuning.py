@@ -24,8 +24,8 @@ from edgexfer.models.head import head_names
 from edgexfer.recipe import NotNegative
 from edgexfer.training.evaluate import predict_logits
 from edgexfer.training.objective import Views, labelled_cross_entropy
-from edgexfer.training.stage import build_model, images_of
-from edgexfer.transfer.plan import STRICT, Plan, Subject
+from edgexfer.training.stage import build_model
+from edgexfer.transfer.plan import STRICT, Plan, Subject, training_images
 
 NEEDS_WEIGHTS = True
 
@@ -69,6 +69,7 @@ def prepare(subject: Subject) -> Plan:
 
     Raises:
         ModelError: the source weights have no head of classes.
+        DataError: no image of a class can be read.
     """
     options: Options = subject.options
     smoothing = subject.section.train.label_smoothing
@@ -116,7 +117,7 @@ def _source_head(subject: Subject) -> SourceHead:
             "start from a model that was trained on labels, or use --strategy full",
         )
     source = build_model(section, classes, subject.section.train.seed).model
-    images = images_of(subject.data, subject.dataset, "train", built.preprocess)
+    images = training_images(subject)
     logits = predict_logits(source, built.preprocess, images)
     relation = relationship(logits, images.labels.numpy(), len(subject.dataset.classes))
     return SourceHead(built.model, source, relation)

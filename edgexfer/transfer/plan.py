@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from edgexfer.core.errors import RecipeError, nearest
+from edgexfer.core.errors import DataError, RecipeError, nearest
 from edgexfer.recipe import DataSection, TeacherSection
 from edgexfer.training.job import FitResult, Job
 from edgexfer.training.loop import fit
 from edgexfer.training.objective import Objective
-from edgexfer.training.stage import Built
+from edgexfer.training.stage import Built, images_of
 from edgexfer.yamlio import validate
 
 if TYPE_CHECKING:
     from edgexfer.data.dataset import Dataset
+    from edgexfer.data.images import Images
 
 #: The pydantic settings of every ``Options``: an unknown key is an error.
 STRICT = {"extra": "forbid"}
@@ -150,6 +151,24 @@ def refuse_tasks(strategy: ModuleType, teacher: TeacherSection, dataset: Dataset
         f"{len(dataset.tasks)} tasks",
         f"use {', '.join(able)}, or leave data.labels out",
     )
+
+
+def training_images(subject: Subject) -> Images:
+    """Return the training images as validation sees them, of which each class has one.
+
+    Raises:
+        DataError: no image of a class can be read, or too many cannot.
+    """
+    dataset = subject.dataset
+    images = images_of(subject.data, dataset, "train", subject.built.preprocess)
+    lacking = sorted(set(range(len(dataset.classes))) - set(images.labels.tolist()))
+    if lacking:
+        raise DataError(
+            f"{dataset.spec}: no training image of class {dataset.classes[lacking[0]]!r} can be "
+            f"read, and strategy {subject.section.strategy} needs one of each",
+            "mend the files, see `edgexfer data check`, or raise data.train_limit",
+        )
+    return images
 
 
 def read_parents(strategy: ModuleType, options: Any) -> dict[str, str]:

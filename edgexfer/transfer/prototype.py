@@ -21,9 +21,8 @@ from edgexfer.models.head import HIDDEN, head_names, head_parameters, output_nam
 from edgexfer.training.distributed import world
 from edgexfer.training.evaluate import predict_logits, top1_pct
 from edgexfer.training.job import FitResult, Job
-from edgexfer.training.stage import images_of
 from edgexfer.transfer.backbone import Float32, unit, unit_features
-from edgexfer.transfer.plan import Plan, Subject
+from edgexfer.transfer.plan import Plan, Subject, training_images
 
 NEEDS_WEIGHTS = True
 
@@ -69,7 +68,7 @@ def prototypes(
 def _write_head(job: Job, subject: Subject) -> FitResult:
     """Write the prototypes of the training images into the head; every process does the same."""
     started = time.monotonic()
-    images = images_of(subject.data, subject.dataset, "train", job.preprocess)
+    images = training_images(subject)
     features = unit_features(job.model, job.preprocess, images)
     weight, bias = prototypes(features, images.labels.numpy(), len(subject.dataset.classes))
     with torch.no_grad():
