@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgexfer.core.distributions import student_t
 from edgexfer.core.errors import DataError, RecipeError
-from edgexfer.core.stats import Z95_TWO_SIDED, wilson
+from edgexfer.core.stats import wilson
 from edgexfer.recipe import DataSection, ModelSection
 from edgexfer.training.stage import images_of, open_data
 from edgexfer.transfer.backbone import Float32, open_backbone, unit_features
@@ -87,12 +88,17 @@ def few_shot(data: DataSection, model: ModelSection, protocol: Protocol) -> tupl
         protocol: what is drawn.
 
     Raises:
-        RecipeError: the protocol draws nothing, or the model is random.
+        RecipeError: the protocol draws nothing, the data has several tasks, or the model is random.
         DataError: a class has too few images, or the images are unusable.
         EdgexferError: as ``open_backbone`` raises it.
     """
     _refuse(protocol)
     dataset = open_data(data)
+    if dataset.tasks:
+        raise RecipeError(
+            f"data.labels has {len(dataset.tasks)} tasks, and few-shot classes are of one",
+            "leave out --labels, or lay the images out in class folders",
+        )
     backbone = open_backbone(model)
     train, test = (
         images_of(data, dataset, split, backbone.preprocess) for split in ("train", "test")
@@ -155,7 +161,7 @@ def accuracy(episode: Episode, known: Float32, unknown: Float32, shots: int) -> 
 
 
 def interval(rights: npt.NDArray[np.float64], n: int) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of the mean over episodes, in percent.
+    """Return the ends of the 95 % interval of the mean over episodes (Student's t), in percent.
 
     Where all episodes are alike it is Wilson's for the test images: that nothing varied among a few
     images shows no certainty.
@@ -165,7 +171,8 @@ def interval(rights: npt.NDArray[np.float64], n: int) -> tuple[float, float]:
         n: test images that they are drawn from.
     """
     mean = float(rights.mean())
-    half = Z95_TWO_SIDED * float(rights.std(ddof=1)) / len(rights) ** 0.5
+    spread = float(rights.std(ddof=1))
+    half = student_t(0.975, len(rights) - 1) * spread / len(rights) ** 0.5
     low, high = (mean - half, mean + half) if half else wilson(round(mean * n), n)
     return 100 * max(low, 0.0), 100 * min(high, 1.0)
 

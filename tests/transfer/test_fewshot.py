@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_the_table_has_an_interval_for_each_shot(data: DataSection, weights: Pat
 
 def test_the_interval_is_that_of_the_mean_over_episodes() -> None:
     low, high = interval(np.array([0.5, 0.75, 1.0]), 40)
-    half = 1.959964 * 0.25 / 3**0.5
+    half = 4.302653 * 0.25 / 3**0.5  # Student's t with two degrees of freedom
     assert (low, high) == pytest.approx((100 * (0.75 - half), 100))
 
 
@@ -139,3 +140,24 @@ def test_random_features_are_refused(data: DataSection) -> None:
     with pytest.raises(RecipeError, match="random weights say nothing") as caught:
         few_shot(data, ModelSection("resnet8"), Protocol())
     assert "--weights" in caught.value.fix
+
+
+def test_several_tasks_are_refused(tabled: DataSection, weights: Path) -> None:
+    model = ModelSection("resnet8", size=16, weights=str(weights))
+    with pytest.raises(RecipeError, match=r"data\.labels has 2 tasks") as caught:
+        few_shot(tabled, model, Protocol(shots=(1,)))
+    assert "leave out --labels" in caught.value.fix
+
+
+@pytest.mark.parametrize("strategy", ["prototype", "cotuning"])
+def test_a_class_of_which_no_image_can_be_read_is_refused(
+    tmp_path: Path, data: DataSection, weights: Path, strategy: str
+) -> None:
+    """Its mean would be one of nothing, and every answer not a number."""
+    place = shutil.copytree(data.path, tmp_path / "pictures")
+    one_each = replace(data, path=str(place), train_limit=3, allow_quarantined=True)
+    spoilt = next(k for k in open_data(one_each).splits["train"].keys if k.startswith("green"))
+    (place / spoilt).write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no training image of class 'green' can be") as caught:
+        finetune(one_each, from_weights(weights, strategy), tmp_path / "run")
+    assert "data check" in caught.value.fix
