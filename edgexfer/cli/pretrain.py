@@ -11,7 +11,10 @@ from edgexfer.cli.options import json_option, make_section, section_options
 from edgexfer.recipe import DataSection, ModelSection, PretrainSection, TrainSection
 
 # What needs labels or classes, or what the method does in its own way.
-_LABELLED = ("augment", "mixup", "cutmix", "label_smoothing", "patience", "views", "view_seed")
+_LABELLED = (
+    *("augment", "mixup", "cutmix", "label_smoothing", "patience", "views", "view_seed"),
+    *("balance", "task_weights"),
+)
 _SPLITS = ("path", "val", "test", "split_seed", "train_limit", "unlabelled", "labels")
 
 

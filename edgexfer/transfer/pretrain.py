@@ -50,7 +50,10 @@ from edgexfer.training.stage import (
 #: fine-tuning always makes the head anew.
 CLASSES = ("unlabelled",)
 # What a training with labels, views from the feed, or steps in parts would heed.
-_UNUSED = ("accumulate", "patience", "mixup", "cutmix", "label_smoothing", "views", "view_seed")
+_UNUSED = (
+    *("accumulate", "patience", "mixup", "cutmix", "label_smoothing", "views", "view_seed"),
+    *("balance", "task_weights"),
+)
 
 
 def pretrain(data: DataSection, section: PretrainSection, out: PathLike) -> RunInfo:

@@ -132,8 +132,9 @@ def test_two_processes_compare_with_the_views_of_both(camera: DataSection, tmp_p
         ({"accumulate": 2}, "train.accumulate is 2"),
         ({"mixup": 0.2}, "train.mixup is 0.2"),
         ({"views": 4}, "train.views is 4"),
+        ({"balance": "uncertainty"}, "train.balance is uncertainty"),
     ],
-    ids=("patience", "accumulate", "mixup", "views"),
+    ids=("patience", "accumulate", "mixup", "views", "balance"),
 )
 def test_what_needs_labels_is_refused(
     camera: DataSection, tmp_path: Path, change: dict[str, Any], words: str
