@@ -145,8 +145,10 @@ def silhouette(features: Float32, owner: Int64, seed: int) -> float:
     """Return the mean silhouette, of some of the images where there are many."""
     from sklearn.metrics import silhouette_score
 
-    some = min(len(features), _SILHOUETTE)
-    return float(silhouette_score(features, owner, sample_size=some, random_state=seed))
+    some = np.random.default_rng(seed).permutation(len(features))[:_SILHOUETTE]
+    # Of each cluster one at least: a single cluster has no silhouette.
+    some = np.union1d(some, np.unique(owner, return_index=True)[1])
+    return float(silhouette_score(features[some], owner[some]))
 
 
 def purity(owner: Int64, folders: Sequence[str]) -> float:
