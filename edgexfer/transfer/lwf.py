@@ -2,7 +2,8 @@
 
 The loss is CE(new classes) + λ · T² · KL(p_T(former) ‖ p_T(model)) over the former model's classes
 on the new images, with temperature T (Li and Hoiem, "Learning without Forgetting", ECCV 2016,
-equations 2 and 3; λ = 1, T = 2). No former image is needed, but to say what was forgotten.
+equations 2 and 3; λ = 1, T = 2). Theirs is without T², which keeps the gradient's size whatever T
+is (Hinton et al. 2015). No former image is needed, but to say what was forgotten.
 """
 
 from __future__ import annotations
