@@ -20,9 +20,12 @@ from edgexfer.core.errors import GateError, RecipeError
 from edgexfer.core.files import PathLike, make_dir
 from edgexfer.core.rundir import RunInfo
 from edgexfer.core.sweep import SCRATCH, Sweep, write_sweep
-from edgexfer.recipe import DataSection, TeacherSection
+from edgexfer.models.head import head_names
+from edgexfer.recipe import DataSection, ModelSection, TeacherSection
+from edgexfer.training.stage import build_model, open_data
 from edgexfer.training.sweeps import Training, beside, summarise
 from edgexfer.transfer.finetune import finetune
+from edgexfer.transfer.probe import is_linear
 
 PROBE = "probe"
 
@@ -59,10 +62,10 @@ def finetune_all(
     here = Path(out)
     folder = beside(here, "guard")
     infos: dict[Training, RunInfo] = {}
-    first = teacher.train.seed
+    first, arms = teacher.train.seed, _arms(data, teacher)
     # Seed by seed, so that an interrupted guard has whole comparisons.
     for seed in range(first, first + teacher.seeds):
-        for arm, section in _arms(data, teacher).items():
+        for arm, section in arms.items():
             place = folder / arm / f"seed-{seed}"
             training = Training(
                 arm, seed, here if (arm, seed) == (teacher.strategy, first) else place
@@ -107,8 +110,7 @@ def _arms(data: DataSection, teacher: TeacherSection) -> dict[str, TeacherSectio
     without = replace(alone.model, weights=None, pretrained=False)
     # A rate below 1 protects what was learned before; there is nothing of the kind.
     train = replace(alone.train, backbone_lr=1.0, layer_decay=1.0)
-    # By steps, as a class of a task may be without a label among the training images.
-    options = {"head": "trained"} if data.labels is not None else {}
+    options = {} if _has_closed_form(data, without) else {"head": "trained"}
     return {
         teacher.strategy: alone,
         PROBE: replace(alone, strategy=PROBE, strategy_options=options)
@@ -116,3 +118,16 @@ def _arms(data: DataSection, teacher: TeacherSection) -> dict[str, TeacherSectio
         else alone,
         SCRATCH: replace(alone, strategy=SCRATCH, strategy_options={}, model=without, train=train),
     }
+
+
+def _has_closed_form(data: DataSection, model: ModelSection) -> bool:
+    """Whether a probe can be fitted, rather than trained by steps.
+
+    It is known of one linear layer, whose C is chosen on val images; and a class of one of several
+    tasks may be without a label among the training images.
+    """
+    dataset = open_data(data)
+    if dataset.tasks or not len(dataset.splits["val"]):
+        return False
+    bare = build_model(model, 2, 0).model
+    return all(is_linear(bare.get_submodule(name)) for name in head_names(bare))

@@ -112,12 +112,16 @@ def prepare(subject: Subject) -> Plan:
     )
 
 
+def is_linear(head: nn.Module) -> bool:
+    """Whether a head is what a classifier can be written into: a linear layer with a bias."""
+    return isinstance(head, nn.Linear) and head.bias is not None
+
+
 def _linear_heads(model: nn.Module) -> tuple[str, ...]:
     """Return the name of the model's head, or of both where it is distilled."""
     names = head_names(model)
     for name in names:
-        head = model.get_submodule(name)
-        if not isinstance(head, nn.Linear) or head.bias is None:
+        if not is_linear(model.get_submodule(name)):
             raise ModelError(
                 f"strategy probe: the head {name} of {type(model).__name__} is not a linear layer "
                 "with a bias",

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from edgexfer.cli import run
 from edgexfer.core.errors import GateError, RecipeError
+from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import SeededGain
 from edgexfer.core.sweep import SCHEMA, Arm, Sweep, read_sweep
+from edgexfer.models.create import create_model
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
 from edgexfer.report.sweep import sweep_answer
 from edgexfer.transfer.finetune import finetune
@@ -115,3 +117,26 @@ def test_a_guard_without_a_source_is_refused(
     assert what in caught.value.what
     assert fix in caught.value.fix
     assert not (tmp_path / "run").exists()
+
+
+SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_chs": 8}
+
+
+@pytest.mark.parametrize(
+    ("model", "per_class"),
+    [(ModelSection("resnetv2_50", 32, options=SMALL), 8), (MODEL, 2)],
+    ids=("a head that is no linear layer", "no val images"),
+)
+def test_where_no_head_can_be_fitted_the_probe_is_trained_by_steps(
+    tmp_path: Path, model: ModelSection, per_class: int
+) -> None:
+    """Else the guard would stop after the training that it is to judge."""
+    data = DataSection(str(write_folder(tmp_path / "pictures", per_class)))
+    net, _ = create_model(model.name, 5, options=model.options)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    section = guarded(tmp_path / "net.safetensors", seeds=1)
+    section = replace(section, model=replace(model, weights=section.model.weights))
+    _, sweep = finetune_all(data, section, tmp_path / "run")
+    assert sweep is not None and [a.name for a in sweep.arms] == ["full", "probe", "scratch"]
+    probe = read_run(tmp_path / "run-guard" / "probe" / "seed-0")
+    assert probe.config["strategy_options"]["head"] == "trained"
