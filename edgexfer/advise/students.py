@@ -67,6 +67,7 @@ class Student:
         memory_pct: weights and activations as a share of the target's memory, or ``None``.
         measured_ms: median latency in FP32; ``None`` where it was not measured.
         reason: why there is no bound or measurement, or which limit of the profile it breaks.
+        within: whether it may keep the limits of the profile.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Student:
     memory_pct: float | None
     measured_ms: float | None = None
     reason: str = ""
+    within: bool = True
 
 
 def make_candidates(
@@ -108,7 +110,7 @@ def make_candidates(
 def rank_students(
     candidates: Sequence[Candidate], profile: HardwareProfile, fleet: Fleet | None = None
 ) -> tuple[Student, ...]:
-    """Rank candidates for a target, the fastest first.
+    """Rank candidates for a target, the fastest first, those that break a limit of its last.
 
     Args:
         candidates: what is ranked.
@@ -147,12 +149,12 @@ def check_fleet(profile: HardwareProfile, fleet: Fleet | None) -> None:
 def _bounded(candidate: Candidate, profile: HardwareProfile) -> Student:
     bounds = [bound(candidate.work, profile, precision) for precision in profile.precisions]
     best = min(bounds, key=lambda b: (b.latency_ms.value is None, b.latency_ms.value or 0.0))
-    reason = best.latency_ms.reason
+    broken = ""
     limits = profile.limits
     if limits.size_bytes is not None and best.weight_bytes > limits.size_bytes:
-        reason = f"larger than the target's limit of {limits.size_bytes} bytes"
+        broken = f"larger than the target's limit of {limits.size_bytes} bytes"
     if limits.latency_p90_ms is not None and (best.latency_ms.value or 0.0) > limits.latency_p90_ms:
-        reason = f"cannot keep the target's limit of {limits.latency_p90_ms} ms"
+        broken = f"cannot keep the target's limit of {limits.latency_p90_ms} ms"
     return Student(
         name=candidate.name,
         parameters=candidate.parameters,
@@ -161,7 +163,8 @@ def _bounded(candidate: Candidate, profile: HardwareProfile) -> Student:
         weight_bytes=best.weight_bytes,
         bound_ms=best.latency_ms.value,
         memory_pct=best.memory_share_pct.value,
-        reason=reason,
+        reason=broken or best.latency_ms.reason,
+        within=not broken,
     )
 
 
@@ -190,6 +193,6 @@ def _measure(
             found[name] = replace(found[name], measured_ms=median.value / 1e6)
 
 
-def _order(student: Student) -> tuple[bool, float, int]:
+def _order(student: Student) -> tuple[bool, bool, float, int]:
     latency = student.bound_ms if student.measured_ms is None else student.measured_ms
-    return latency is None, latency or 0.0, student.weight_bytes
+    return not student.within, latency is None, latency or 0.0, student.weight_bytes

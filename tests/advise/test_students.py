@@ -10,6 +10,7 @@ import pytest
 from edgexfer.advise.students import Candidate, check_fleet, make_candidates, rank_students
 from edgexfer.core.errors import InputError
 from edgexfer.core.profile import Limits
+from edgexfer.models.workload import Size
 from edgexfer.profiles import find_profile
 from edgexfer.remote.fleet import Fleet
 
@@ -53,6 +54,17 @@ def test_a_limit_that_cannot_be_kept_is_named(candidates: Sequence[Candidate]) -
     assert rank_students(candidates, tight)[0].reason == (
         "larger than the target's limit of 10 bytes"
     )
+
+
+def test_one_that_breaks_a_limit_comes_after_those_that_keep_it(
+    candidates: Sequence[Candidate],
+) -> None:
+    slow, fast = candidates
+    heavy = replace(fast, work=replace(fast.work, weights=Size(10**8)))
+    tight = replace(find_profile("jetson"), limits=Limits(size_bytes=10**6))
+    found = rank_students((heavy, slow), tight)
+    assert [(s.name, s.within) for s in found] == [("resnet14", True), ("resnet8", False)]
+    assert (found[0].bound_ms or 0) > (found[1].bound_ms or 0)
 
 
 @pytest.mark.ort
