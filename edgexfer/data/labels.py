@@ -60,24 +60,26 @@ def read_labels(path: str) -> Table:
     place = Path(path).expanduser()
     try:
         with place.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
+            reader = csv.reader(file, strict=True)
+            # Neither empty lines nor breaks within quotes are rows.
+            lines = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{place}: cannot be read as a table of labels ({reason})",
             "name a CSV file in UTF-8 with data.labels",
         ) from error
-    names = _names(place, rows)
+    names = _names(place, lines[0][1] if lines else [])
     cells: dict[str, tuple[str, ...]] = {}
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in lines[1:]:
         if len(row) != len(names) + 1:
             raise DataError(
-                f"{place}: row {number} has {len(row)} cells, the first has {len(names) + 1}",
+                f"{place}:{number}: has {len(row)} cells, the first line has {len(names) + 1}",
                 "give every row one cell for each column; an empty cell is no label",
             )
         key, *found = (cell.strip() for cell in row)
         if key in cells:
-            raise DataError(f"{place}: row {number}: {key} is there twice", "keep one of the rows")
+            raise DataError(f"{place}:{number}: {key} is there twice", "keep one of the rows")
         cells[key] = tuple(found)
     columns = zip(*cells.values(), strict=True) if cells else [()] * len(names)
     tasks = tuple(
@@ -125,8 +127,8 @@ def relabel(source: Source, table: Table) -> tuple[Source, tuple[str, ...]]:
     return Source(splits, source.read, class_names(table.tasks)), notes
 
 
-def _names(place: Path, rows: list[list[str]]) -> list[str]:
-    first, *names = [cell.strip() for cell in rows[0]] if rows else [""]
+def _names(place: Path, header: list[str]) -> list[str]:
+    first, *names = [cell.strip() for cell in header] or [""]
     if first != IMAGE:
         raise DataError(f"{place}: its first column is {first!r}, expected {IMAGE!r}", _HEADER)
     if not names:

@@ -314,7 +314,7 @@ def labels_with_an_image_twice(p: Place) -> list[str]:
 
 
 def labels_with_a_short_row(p: Place) -> list[str]:
-    return _tasks(p, "image,a,b\nred/00.png,x\n")
+    return _tasks(p, "image,a,b\n\nred/00.png,x\n")
 
 
 def labels_of_an_unknown_image(p: Place) -> list[str]:
