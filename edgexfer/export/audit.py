@@ -1,9 +1,10 @@
 """Who is served worse, and who pays for the compression: accuracy by class and by subgroup.
 
 The first subject, the teacher as a rule, is the reference: each further one is compared with it
-image by image. All intervals of one audit hold together with 95 % confidence (Bonferroni), for the
-worst of many groups looks bad by chance alone. Several tasks are audited each for itself, on the
-images that have its label. Nothing is predicted here; that is ``evaluate``.
+image by image. Of one model the intervals of all groups hold together with 95 % confidence
+(Bonferroni), those of accuracies, of gaps and of drops each by themselves, for the worst of many
+groups looks bad by chance alone. Several tasks are audited each for itself, on the images that have
+its label. Nothing is predicted here; that is ``evaluate``.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Audit:
 
     Attributes:
         n: test images.
-        intervals: how many hold together.
+        intervals: of each kind (accuracy, gap, drop) and model how many hold together.
         subjects: the reference first; of several tasks, all again for each.
     """
 
@@ -201,8 +202,8 @@ def over_limit(found: Audit, max_gap: float | None, max_drop: float | None) -> l
 def to_text(found: Audit, worst: int = 5) -> str:
     """Write an audit as a table for people: the worst groups of each division and subject."""
     lines = [
-        f"{found.n} test images; the {found.intervals} intervals of a model hold together "
-        "with 95 % confidence"
+        f"{found.n} test images; of a model the {found.intervals} intervals of each kind "
+        "(accuracy, gap, drop) hold together with 95 % confidence"
     ]
     for subject in found.subjects:
         if subject.top1_pct is None:
@@ -333,8 +334,9 @@ def _read_table(path: Path, column: str) -> dict[str, str]:
                 if name not in names:
                     raise InputError(f"{path}: has no column {name!r}", nearest(name, names))
             table: dict[str, str] = {}
-            for number, row in enumerate(rows, start=2):
-                image, value = row["image"], row[column]
+            for row in rows:
+                # Neither empty lines nor breaks within quotes are rows.
+                number, image, value = rows.line_num, row["image"], row[column]
                 if value is None:
                     raise InputError(f"{path}:{number}: the row is cut short", "mend the row")
                 if table.setdefault(image, value) != value:

@@ -124,6 +124,7 @@ def test_a_table_divides_by_its_column(tmp_path: Path) -> None:
         ("sites.csv:site", "site\nb\n", InputError, "no column 'image'", "site"),
         ("sites.csv:site", "image,site\na\n", InputError, "sites.csv:2: the row is cut", "mend"),
         ("sites.csv:site", "image,site\na,b\na,c\n", InputError, "a is 'c', but was 'b'", "one"),
+        ("sites.csv:site", "image,site\n\na,b\n\na\n", InputError, "sites.csv:5: the row", "mend"),
         ("sites.csv:site", "image,site\na,b\n", DataError, "no row for 600 of 600", "column"),
         ("none.csv:site", "", InputError, "none.csv: cannot be read", "UTF-8"),
         ("site", "", InputError, "--by site: is not a division", "folder:1"),
