@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgexfer.advise.distance import Distance, measure, open_pictures, pictures_seen
+from edgexfer.advise.distance import Distance, measure, pictures_seen
 from edgexfer.advise.features import Features, Source, open_source, read_features
 from edgexfer.advise.layers import Depth, probe_layers
 from edgexfer.advise.ranking import Ranking, decision, rank
@@ -237,8 +237,8 @@ def _far(
     source: Source, seen: Features, wishes: Wishes
 ) -> tuple[Distance, tuple[tuple[str, float], ...]]:
     assert wishes.source_pictures is not None
-    pictures = open_pictures(wishes.source_pictures, wishes.images)
-    distance = measure(pictures_seen(source, pictures, wishes.images), seen.last)
+    theirs = pictures_seen(source, wishes.source_pictures, wishes.images)
+    distance = measure(theirs, seen.last)
     keys = [seen.keys[i] for i in distance.foreign]
     return distance, tuple(zip(keys, distance.foreignness, strict=True))
 

@@ -16,14 +16,9 @@ from edgexfer.advise.features import Source, read_features
 from edgexfer.advise.layers import probe_hits
 from edgexfer.advise.transferability import Float64, Floats
 from edgexfer.core.errors import DataError
-from edgexfer.core.files import fingerprint
 from edgexfer.core.stats import wilson
-from edgexfer.data.dataset import Dataset, Split, open_dataset
-from edgexfer.data.digests import Digests
-from edgexfer.data.folder import FolderReader, scan_images
-from edgexfer.data.split import Entry, keep
+from edgexfer.data.dataset import open_dataset, open_pictures
 
-PICTURES = "pictures"
 _PERMUTATIONS = 200
 _NEIGHBOURS = 5
 _FEWEST = 20
@@ -209,35 +204,21 @@ def foreignness(source: Floats, target: Floats) -> Float64:
     return found
 
 
-def open_pictures(path: str, most: int) -> Dataset:
-    """Open a folder of images at any depth, with or without classes, as one split of its own.
+def pictures_seen(source: Source, path: str, most: int) -> npt.NDArray[np.float32]:
+    """Return what a source hands to its head for pictures, float32, (N, D).
 
     Args:
-        path: a folder, or a data set as ``open_dataset`` takes it, of which train is taken.
-        most: how many images are kept, by the hash of their names.
+        source: the model.
+        path: a folder of images at any depth, with or without classes, or a data set as
+            ``open_dataset`` takes it, of which train is taken.
+        most: how many images are looked at; one that cannot be read is left out.
 
     Raises:
         DataError: it does not exist, or holds no images.
     """
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        dataset = open_dataset(path)
-        train = dataset.splits["train"]
-        return Dataset(path, (), {PICTURES: train}, dataset.fingerprint, {})
-    entries = keep([Entry(key, "") for key in scan_images(place)], most, 0)
-    if not entries:
-        raise DataError(f"{path}: holds no images", "name a folder of images")
-    keys = tuple(entry.key for entry in entries)
-    digests = Digests(place)
-    contents = [digests.of(key) for key in keys]
-    digests.save()
-    split = Split(PICTURES, keys, np.zeros(len(keys), np.int64), FolderReader(place))
-    return Dataset(path, (), {PICTURES: split}, fingerprint([keys, contents]), {})
-
-
-def pictures_seen(source: Source, pictures: Dataset, most: int) -> npt.NDArray[np.float32]:
-    """Return what a source hands to its head for a folder of pictures, (N, D)."""
-    return read_features(source, pictures, PICTURES, most).last
+    folder = Path(path).expanduser().is_dir()
+    pictures = open_pictures(path, most) if folder else open_dataset(path)
+    return read_features(source, pictures, "train", most).last
 
 
 def _cores(a: Float64, b: Float64) -> Float64:

@@ -13,9 +13,10 @@ from edgexfer.advise.distance import (
     frechet,
     measure,
     mmd,
-    open_pictures,
+    pictures_seen,
     proxy_a_distance,
 )
+from edgexfer.advise.features import open_source
 from edgexfer.advise.transferability import Float64
 from edgexfer.core.errors import DataError
 from tests.pictures import write_folder
@@ -103,12 +104,18 @@ def test_too_few_pictures_are_refused() -> None:
     assert caught.value.fix == "give at least 20"
 
 
-def test_pictures_without_classes_are_opened_and_limited(tmp_path: Path) -> None:
-    write_folder(tmp_path / "deep" / "er", 4)
-    found = open_pictures(str(tmp_path), 7).splits["pictures"]
-    assert len(found) == 7
-    assert all(key.startswith("deep/er/") for key in found.keys)
+@pytest.mark.torch
+def test_pictures_are_looked_at_with_or_without_classes_and_whole_ones_alone(
+    tmp_path: Path, seeing: Path
+) -> None:
+    source = open_source(str(seeing))
+    deep = write_folder(tmp_path / "deep" / "er", 4)
+    (deep / "blue" / "cut.png").touch()
+    found = pictures_seen(source, str(tmp_path), 20)
+    assert found.shape == (12, 64)
+    assert len(pictures_seen(source, str(tmp_path), 7)) in (6, 7)
+    assert len(pictures_seen(source, "digits", 9)) == 9
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images") as caught:
-        open_pictures(str(tmp_path / "empty"), 7)
-    assert caught.value.fix == "name a folder of images"
+        pictures_seen(source, str(tmp_path / "empty"), 7)
+    assert "another folder" in caught.value.fix
