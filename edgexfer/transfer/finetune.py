@@ -76,8 +76,8 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
         plan: Plan = strategy.prepare(subject)
         warnings = one_class_in_folders(subject) if plan.balanced else ()
         if here.leader:
-            for warning in warnings:
-                say(f"warning: {warning}")
+            for line in (*(f"warning: {w}" for w in warnings), *_unheard(data, teacher, plan)):
+                say(line)
 
         # 3. The images to judge by, looked at now: an unreadable one must not cost a training.
         val = images_of(data, dataset, "val", built.preprocess)
@@ -106,3 +106,10 @@ def finetune(data: DataSection, teacher: TeacherSection, out: PathLike) -> RunIn
             found["warnings"] = [*warnings, *(() if warnings else one_class_in_answers(subject))]
         classes = plan.classes or dataset.classes
         return finish(run, built, result, classes, test, found)
+
+
+def _unheard(data: DataSection, teacher: TeacherSection, plan: Plan) -> tuple[str, ...]:
+    """Say that images without labels are not looked at, where some are named."""
+    if data.unlabelled is None or plan.balanced:
+        return ()
+    return (f"strategy {teacher.strategy} does not look at {data.unlabelled}: no labels",)

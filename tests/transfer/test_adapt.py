@@ -389,6 +389,15 @@ def test_what_cannot_be_adapted_is_refused(
     assert fix in caught.value.fix
 
 
+def test_a_strategy_that_does_not_adapt_says_so(
+    tmp_path: Path, domains: DataSection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = section("scratch", epochs=1, augment="none")
+    finetune(domains, plain, tmp_path / "run")
+    line = f"strategy scratch does not look at {domains.unlabelled}: no labels"
+    assert capsys.readouterr().err.count(line) == 1
+
+
 def test_a_folder_of_one_class_is_warned_of(
     tmp_path: Path, domains: DataSection, capsys: pytest.CaptureFixture[str]
 ) -> None:
