@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgexfer.core.errors import DataError
 from edgexfer.core.files import canonical_json, sha256_bytes
 from edgexfer.data.dataset import Dataset, Split
 from edgexfer.data.decode import UInt8
@@ -71,14 +72,24 @@ def with_buffer(new: Dataset, former: Former, images: int) -> Dataset:
         images: size of the buffer.
 
     Raises:
-        DataError: the buffer cannot hold an image of each class.
+        DataError: the buffer cannot hold an image of each class, or holds but copies of images that
+            are measured on.
     """
     # No more than it was trained on.
     most = min(images, former.data.train_limit or images)
     old = open_data(replace(former.data, train_limit=most))
     train, buffer = new.splits["train"], old.splits["train"]
+    # What is measured on now must not be trained on because it was trained on before.
+    measured = {*new.contents["val"], *new.contents["test"]}
+    kept = [i for i, content in enumerate(old.contents["train"]) if content not in measured]
+    keys, contents = (tuple(of[i] for i in kept) for of in (buffer.keys, old.contents["train"]))
+    if not keys:
+        raise DataError(
+            f"{old.spec}: every image of the buffer is a copy of a val or test image of {new.spec}",
+            "raise --option images=N, or take other val and test images",
+        )
     per_class = len(train) / len(new.classes)
-    times = max(round(per_class * len(old.classes) / len(buffer)), 1)
+    times = max(round(per_class * len(old.classes) / len(keys)), 1)
     outputs = np.asarray(former.columns)[np.asarray(former.labels)]
 
     def read(key: str) -> bytes | UInt8:
@@ -87,13 +98,13 @@ def with_buffer(new: Dataset, former: Former, images: int) -> Dataset:
         return buffer.reader(key.removeprefix(_PREFIX).partition("/")[2])
 
     # Each repetition is an image of its own to the feed, with views of its own.
-    again = [f"{_PREFIX}{turn}/{key}" for turn in range(times) for key in buffer.keys]
-    labels = np.concatenate([train.labels, np.tile(outputs[buffer.labels], times)])
+    again = [f"{_PREFIX}{turn}/{key}" for turn in range(times) for key in keys]
+    labels = np.concatenate([train.labels, np.tile(outputs[buffer.labels[kept]], times)])
     split = Split("train", (*train.keys, *again), labels, read)
     return replace(
         new,
         splits={**new.splits, "train": split},
-        contents={**new.contents, "train": new.contents["train"] + old.contents["train"] * times},
+        contents={**new.contents, "train": new.contents["train"] + contents * times},
         fingerprint=sha256_bytes(
             canonical_json([new.fingerprint, old.fingerprint, times]).encode()
         ),

@@ -12,7 +12,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from edgexfer.core.errors import DataError, EdgexferError, ModelError, RecipeError, RunError
-from edgexfer.core.rundir import RunInfo
+from edgexfer.core.rundir import RunInfo, read_run
 from edgexfer.data.images import sample
 from edgexfer.models.normalise import PixelModel
 from edgexfer.models.store import load_model
@@ -294,3 +294,22 @@ def test_the_buffer_has_no_image_that_was_not_trained_on(
     mixed = replay.with_buffer(found.dataset, former, 200).splits["train"]
     kept = {key.split("/", 2)[2] for key in mixed.keys if key.startswith(".former/")}
     assert kept == set(former.dataset.splits["train"].keys) and len(kept) == 9
+
+
+def test_the_buffer_has_no_copy_of_an_image_that_is_measured_on_now(
+    tmp_path: Path, old: Path
+) -> None:
+    known = open_data(DataSection(**read_run(old).data)).splits["train"]
+    green = [key for key in known.keys if key.startswith("green/")]
+    write_folder(tmp_path / "second" / "train", 8, SECOND)
+    for name in SECOND:
+        (tmp_path / "second" / "test" / name).mkdir(parents=True)
+    for number, key in enumerate(green):
+        place = tmp_path / "second" / "test" / "green" / f"{number}.png"
+        place.write_bytes((old.parent / "first" / key).read_bytes())
+    found = subject(replay, old, DataSection(str(tmp_path / "second")))
+    former = take_up(found, str(old))
+    mixed = replay.with_buffer(found.dataset, former, 200).splits["train"]
+    kept = {key.split("/", 2)[2] for key in mixed.keys if key.startswith(".former/")}
+    assert kept == set(known.keys) - set(green)
+    assert set(mixed.labels[-len(kept) :].tolist()) == {3, 4}  # blue and pink
