@@ -100,7 +100,8 @@ def refuse_harm(sweep: Sweep | None, out: PathLike) -> None:
         f"{out}: negative transfer: {arm.name} is {-gain.gain_pt:.2f} points below the same model "
         f"from scratch{where} (95 % interval {-gain.high_pt:.2f} to {-gain.low_pt:.2f})",
         f"use {beside(Path(out), 'guard') / SCRATCH}, other source weights, or a larger "
-        "train.backbone_lr; `edgexfer advise` compares sources",
+        "train.backbone_lr; `edgexfer advise` compares sources, and by --source-data says how far "
+        "their pictures are",
     )
 
 
