@@ -170,15 +170,21 @@ def _refuse_comparison(student: StudentSection) -> None:
         ("seeds", student.seeds > 1),
         ("assistants", bool(student.assistants)),
         ("control", student.control),
+        ("teacher_weights", bool(student.teacher_weights)),
+        ("class_map", student.class_map is not None),
+        ("teacher_card", student.teacher_card is not None),
+        ("soft_warmup", student.soft_warmup is not None),
+        ("standardise", student.standardise),
     ):
         if asked:
             raise RecipeError(
                 f"student.{name} is set, but the recipe has no teacher",
                 f"add a teacher, or leave out student.{name}",
             )
-    if len(split_losses(student.loss)) > 1:
+    if student.loss != StudentSection.loss:
+        does = "compares losses" if len(split_losses(student.loss)) > 1 else "asks a teacher"
         raise RecipeError(
-            f"student.loss {student.loss!r} compares losses, but the recipe has no teacher",
+            f"student.loss {student.loss!r} {does}, but the recipe has no teacher",
             "add a teacher, or leave out student.loss",
         )
 

@@ -219,6 +219,23 @@ def test_a_student_that_cannot_be_trained_is_refused_before_its_teacher_is(
     assert not (tmp_path / "trip").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("student.loss=dkd+hint@2", r"student.loss 'dkd\+hint@2' asks a teacher"),
+        ("student.class_map=names.yaml", "student.class_map is set"),
+        ("student.standardise=true", "student.standardise is set"),
+    ],
+)
+def test_what_only_a_teacher_gives_a_meaning_to_is_refused_without_one(
+    tmp_path: Path, override: str, what: str
+) -> None:
+    alone = tiny(tmp_path, "teacher=null", "student.control=false", override)
+    with pytest.raises(RecipeError, match=f"{what}, but the recipe has no teacher") as caught:
+        run_recipe(alone, tmp_path / "trip")
+    assert "leave out student." in caught.value.fix
+
+
 def test_losses_are_not_compared_where_nobody_teaches(tmp_path: Path) -> None:
     alone = tiny(tmp_path, "teacher=null", "student.control=false", "student.loss='kd,dkd'")
     with pytest.raises(
