@@ -17,17 +17,16 @@ SMALL_PX = 48
 def median_side(dataset: Dataset) -> int:
     """Return the median of the shorter sides of up to 64 training images, in pixels.
 
-    Images that cannot be decoded are passed over; 224 where none can.
+    Images that cannot be read are passed over; 224 where none can.
     """
     split = dataset.splits["train"]
     step = max(len(split.keys) // LOOKED_AT, 1)
     sides = []
     for i in range(0, len(split.keys), step):
-        source: Any = split.read(i)
-        if isinstance(source, bytes):
-            try:
-                source = decode(source, split.keys[i]).image
-            except DataError:
-                continue  # `edgexfer data check` is the place that reports it
-        sides.append(min(source.shape[:2]))
+        try:
+            source: Any = split.read(i)
+            image = decode(source, split.keys[i]).image if isinstance(source, bytes) else source
+        except DataError:
+            continue  # `edgexfer data check` is the place that reports it
+        sides.append(min(image.shape[:2]))
     return int(median(sides)) if sides else 224

@@ -15,6 +15,7 @@ def test_the_median_of_the_shorter_sides_without_what_cannot_be_decoded(tmp_path
         for i in range(8):
             picture(COLOURS[name], seed=i, size=40).resize((90, 40)).save(root / name / f"w{i}.png")
         (root / name / "bad.png").write_text("<html>")
+        (root / name / "empty.png").touch()
     assert median_side(open_dataset(str(tmp_path))) == 40
     for file in root.rglob("*.png"):
         file.write_text("<html>")
