@@ -116,7 +116,7 @@ def learning_curve(
     dataset = open_data(data)
     if task is not None:
         find_task(dataset.tasks, task)
-    sizes = _sizes(len(dataset.splits["train"]), fractions)
+    sizes = _sizes(len(dataset.splits["train"]), len(dataset.classes), fractions)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: trains nothing", "give at least 1")
     if (Path(out) / INFO).exists():
@@ -193,13 +193,19 @@ def _gain(sizes: npt.NDArray[np.float64], errors: Float) -> tuple[Float, Float]:
     return gain, chosen
 
 
-def _sizes(images: int, fractions: Sequence[float]) -> list[int]:
+def _sizes(images: int, classes: int, fractions: Sequence[float]) -> list[int]:
     if not all(0 < fraction <= 1 for fraction in fractions):
         raise RecipeError(
             "--fractions: one is not above 0 and at most 1",
             "write --fractions 0.125,0.25,0.5,1",
         )
     sizes = sorted({round(fraction * images) for fraction in fractions})
+    if sizes and sizes[0] < classes:
+        raise RecipeError(
+            f"--fractions: the smallest is {sizes[0]} of {images} training images, but there are "
+            f"{classes} classes",
+            "leave out the smallest, or add images",
+        )
     if len(sizes) < 3:
         raise RecipeError(
             f"--fractions give {len(sizes)} sizes of {images} training images",

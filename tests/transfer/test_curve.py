@@ -128,6 +128,7 @@ def test_the_verb_prints_draws_and_takes_up_what_is_there(
         ((0.5, 1), 1, "give 2 sizes", "at least three"),
         ((0, 0.5, 1), 1, "one is not above 0", "0.125"),
         ((0.25, 0.5, 1), 0, "--seeds 0", "at least 1"),
+        ((0.1, 0.5, 1), 1, "smallest is 6 of 60 training images, but there are 10", "leave out"),
     ],
 )
 def test_too_little_for_a_curve_is_refused(
