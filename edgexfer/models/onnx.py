@@ -29,6 +29,8 @@ INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 # The newest opset that TensorRT 10.0 to 10.3 parse. FP16 scales of QuantizeLinear need 19 at least,
 # and torch's exporter writes nothing below 18.
 OPSET = 20
+# What takes a bias, third of its inputs.
+_BIASED = ("Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "LayerNormalization")
 _CHATTY = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
 
 
@@ -66,6 +68,7 @@ def export_onnx(
     still = frozen(model)
     proto = _trace(merged(still) if merge else still, size, opset)
     _strip(proto)
+    _own_biases(proto)
     _name_batch(proto)
     if tasks:
         _split_tasks(proto, tasks)
@@ -229,6 +232,25 @@ def _strip(proto: ModelProto) -> None:
     for item in (proto, graph, *graph.node, *values):
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
+
+
+def _own_biases(proto: ModelProto) -> None:
+    """Give every layer a bias of its own, where the exporter has one for several of equal values.
+
+    ONNX Runtime's quantizer needs copies, and names them without a look at the tensors: that of
+    ``val_12`` may be ``val_122``, which another node gives.
+    """
+    graph = proto.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    taken = set()
+    for node in graph.node:
+        name = node.input[2] if node.op_type in _BIASED and len(node.input) > 2 else ""
+        if name in weights and name in taken:
+            node.input[2] = f"{name}_of_{node.name}"
+            copied = graph.initializer.add()
+            copied.CopyFrom(weights[name])
+            copied.name = node.input[2]
+        taken.add(name)
 
 
 def _name_batch(proto: ModelProto) -> None:

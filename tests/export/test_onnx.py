@@ -16,11 +16,15 @@ from edgexfer.bench.compare import compare
 from edgexfer.bench.feed import run_once
 from edgexfer.core.backend import Plan, get_backend
 from edgexfer.core.errors import ModelError
+from edgexfer.core.preprocess import Preprocess
+from edgexfer.core.profile import Quantization
 from edgexfer.export.half import to_half
 from edgexfer.export.program import export_program
 from edgexfer.models.create import create_model
 from edgexfer.models.onnx import OPSET, check_onnx, export_onnx
 from edgexfer.models.store import load_model
+from edgexfer.quantize.calibration import Calibration
+from edgexfer.quantize.qdq import quantize_qdq
 
 
 class Branching(nn.Module):
@@ -217,6 +221,19 @@ def test_weights_in_another_file_are_refused(fp32: Path, tmp_path: Path) -> None
     onnx.save(onnx.load(fp32), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
     with pytest.raises(ModelError, match="keeps its weights in another file"):
         check_onnx(tmp_path / "m.onnx")
+
+
+def test_each_layer_has_a_bias_of_its_own_so_that_int8_can_be_made_of_it(tmp_path: Path) -> None:
+    """One bias for all of many norms was copied by ONNX Runtime under the name of a tensor."""
+    parts = [nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.GroupNorm(1, 4)) for _ in range(16)]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), *parts, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    file = export_onnx(model, (8, 8), tmp_path / "f.onnx")
+    norms = [n for n in onnx.load(file).graph.node if n.op_type == "InstanceNormalization"]
+    assert len({n.input[2] for n in norms}) == len(norms) == 16
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    images = Calibration(pixels, Preprocess(size=(8, 8), resize=8), ("",) * 4)
+    scheme = Quantization(activations="uint8")
+    quantize_qdq(file, tmp_path / "q.onnx", images, scheme, restricted=False)
 
 
 def test_half_keeps_the_ends_and_types_the_inside(fp32: Path, tmp_path: Path) -> None:
