@@ -81,6 +81,30 @@ def pad_all_sides(edit: Editor) -> None:
         del node.input[3:]
 
 
+def forget_idle_ceilings(edit: Editor) -> None:
+    """Drop the rounding up of an AveragePool whose windows fill its image, where it does nothing.
+
+    Before opset 19 a last window may begin beside the image; such a pooling is left to be refused.
+
+    Source: ONNX specification, AveragePool-11 and AveragePool-19.
+    """
+    for node in edit.of("AveragePool"):
+        sides = (edit.shape(node.input[0]) or ())[2:]
+        if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or not sides or None in sides:
+            continue
+        count = len(sides)
+        pads = attribute(node, "pads", [0] * 2 * count)
+        steps = attribute(node, "strides", [1] * count)
+        apart = attribute(node, "dilations", [1] * count)
+        windows = attribute(node, "kernel_shape")
+        left = [
+            (side or 0) + pads[i] + pads[i + count] - apart[i] * (windows[i] - 1) - 1
+            for i, side in enumerate(sides)
+        ]
+        if all(size % step == 0 for size, step in zip(left, steps, strict=True)):
+            drop(node, "ceil_mode")
+
+
 def forget_allowed_zeros(edit: Editor) -> None:
     """Drop the permission of zeros (opset 14) where no side of a Reshape's result is zero.
 

@@ -22,6 +22,7 @@ from edgexfer.export.passes.editor import LOWER, Editor
 from edgexfer.export.passes.forms import (
     axes_to_attributes,
     forget_allowed_zeros,
+    forget_idle_ceilings,
     pad_all_sides,
     rename_sampling_modes,
     slice_shapes,
@@ -40,6 +41,7 @@ _PASSES: tuple[tuple[int, Pass], ...] = (
     (21, split_group_norm),
     (20, split_gelu),
     (20, rename_sampling_modes),
+    (19, forget_idle_ceilings),
     (18, axes_to_attributes),
     (18, spell_out_splits),
     (18, pad_all_sides),

@@ -112,6 +112,21 @@ REWRITTEN: dict[str, tuple[list[onnx.NodeProto], dict[str, Array], set[str]]] = 
         {},
         set(),
     ),
+    "pooling that is filled, rounded up": (
+        [
+            node(
+                "AveragePool",
+                ["x"],
+                ["y"],
+                kernel_shape=[2, 3],
+                strides=[2, 3],
+                pads=[1, 0, 1, 0],
+                ceil_mode=1,
+            )
+        ],
+        {},
+        set(),
+    ),
     "squeeze and unsqueeze": (
         [
             node("Unsqueeze", ["x", "axis"], ["wide"]),
