@@ -57,8 +57,8 @@ def export_onnx(
         opset: ONNX opset, asserted on the file that was written.
         metadata: values that JSON can hold, kept in the file's own metadata.
         tasks: what the model's outputs are about, where that is more than one question.
-        merge: make one layer of branches that are apart for training alone; ``False`` keeps each of
-            the model's weights in the file.
+        merge: make one layer of branches that are apart for training alone, and one weight of what
+            is computed of weights alone; ``False`` keeps each of the model's weights in the file.
 
     Raises:
         ModelError: the model cannot be exported, or another file was written than was asked for.
@@ -66,7 +66,7 @@ def export_onnx(
     import onnx
 
     still = frozen(model)
-    proto = _trace(merged(still) if merge else still, size, opset)
+    proto = _trace(merged(still) if merge else still, size, opset, fold=merge)
     _strip(proto)
     _own_biases(proto)
     _name_batch(proto)
@@ -162,7 +162,9 @@ def merged(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
+def _trace(model: nn.Module, size: tuple[int, int], opset: int, *, fold: bool) -> ModelProto:
+    from onnxscript.optimizer import fold_constants
+
     # Two images: torch.export would take a batch of one for a constant.
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     try:
@@ -177,6 +179,10 @@ def _trace(model: nn.Module, size: tuple[int, int], opset: int) -> ModelProto:
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             )
+            if program is not None and fold:
+                # The exporter folds small constants alone, and no weights that are standardised.
+                most = torch.iinfo(torch.int64).max
+                fold_constants(program.model, input_size_limit=most, output_size_limit=most)
     except Exception as error:  # the exporter wraps whatever the model's own code raises
         raise ModelError(
             f"model {type(model).__name__} cannot be exported to ONNX ({first_line(error)})",

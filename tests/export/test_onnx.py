@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from timm.layers import StdConv2d
 from torch import Tensor, nn
 
 from edgexfer.bench.compare import compare
@@ -234,6 +235,25 @@ def test_each_layer_has_a_bias_of_its_own_so_that_int8_can_be_made_of_it(tmp_pat
     images = Calibration(pixels, Preprocess(size=(8, 8), resize=8), ("",) * 4)
     scheme = Quantization(activations="uint8")
     quantize_qdq(file, tmp_path / "q.onnx", images, scheme, restricted=False)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_weights_that_are_standardised_are_so_once_and_for_all(merge: bool, tmp_path: Path) -> None:
+    """Else each inference computes them, and INT8 takes them for activations."""
+    torch.manual_seed(0)
+    parts = nn.Conv2d(3, 32, 1), StdConv2d(32, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(*parts).eval()
+    file = export_onnx(model, (8, 8), tmp_path / "f.onnx", merge=merge)
+    graph = onnx.load(file).graph
+    held = {tensor.name for tensor in graph.initializer}
+    weights = [node.input[1] for node in graph.node if node.op_type == "Conv"]
+    assert len(weights) == 2
+    assert (set(weights) <= held) == merge
+    images = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        wanted = model(images).numpy()
+    found = run_once(get_backend("onnxruntime").load(file, Plan()), images.numpy())
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_half_keeps_the_ends_and_types_the_inside(fp32: Path, tmp_path: Path) -> None:
