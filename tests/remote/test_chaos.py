@@ -99,11 +99,13 @@ class Scene:
     kept: list[list[int]] = field(default_factory=list)
     completed: int = 0
     interrupts: int = 0
+    begun_ns: int = 0
 
     def start(self, *, python: str = "", bundle: Path | None = None) -> subprocess.Popen[str]:
         """Start a host."""
         words = [bundle or self.bundle, self.out, self.board.config, python or self.python, CELLS]
         argv = [sys.executable, "-c", _HOST, *map(str, words)]
+        self.begun_ns = time.time_ns()
         return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
 
     def finish(self, host: subprocess.Popen[str]) -> tuple[int, str]:
@@ -134,9 +136,16 @@ class Scene:
         time.sleep(self.chance.uniform(0.0, most_s))
 
     def await_job(self, host: subprocess.Popen[str]) -> None:
-        """Wait until a host has a job there, or its end, and a little longer."""
+        """Wait until a host has a job of its own there, or its end, and a little longer."""
         jobs = self.board.cache / "sessions"
-        wait_for(lambda: host.poll() is not None or list(jobs.glob("*/jobs/*/state.json")))
+
+        def has_job() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                states = jobs.glob("*/jobs/*/state.json")
+                return any(state.stat().st_mtime_ns > self.begun_ns for state in states)
+            return False
+
+        wait_for(lambda: host.poll() is not None or has_job())
         self.nap(1.5)
 
     def while_it_runs(self, do: Callable[[], None] | None = None) -> None:
