@@ -292,6 +292,9 @@ def read_manifest(bundle: PathLike) -> Manifest:
     except EdgexferError as error:
         raise BundleError(error.what, REMAKE) from error
     _check_names(place, manifest)
+    told = manifest.reference
+    if told is not None and not 0 <= told.correct <= told.n > 0:
+        raise BundleError(f"{place}: reference is {told.correct} right of {told.n}", REMAKE)
     return manifest
 
 

@@ -103,6 +103,10 @@ class BackendError(MachineError):
     """A runtime is missing, or refuses the artefact."""
 
 
+class QuantizerError(BackendError):
+    """A quantizer does not get through with a model that runs."""
+
+
 class DiskError(MachineError):
     """The disk is full, or the place cannot be written."""
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgexfer.core.bundle import Manifest
-from edgexfer.core.errors import ParityError
+from edgexfer.core.errors import ParityError, QuantizerError
 from edgexfer.core.profile import HardwareProfile
 from edgexfer.export.choose import REFERENCE, Measurement, Tried, choose
 from edgexfer.export.ladder import GOLDEN_IMAGES, Ladder
@@ -29,6 +29,7 @@ def attempt(ladder: Ladder, profile: HardwareProfile, precision: str, asked: str
 
     Raises:
         ParityError: it differs too much from the model and was asked for, or is FP32.
+        QuantizerError: its quantizer fails on the model, and it was asked for.
         BackendError: a runtime is missing, or refuses the file.
     """
     reason = cannot_check(profile, precision) if asked in ("auto", "all") else None
@@ -36,7 +37,7 @@ def attempt(ladder: Ladder, profile: HardwareProfile, precision: str, asked: str
         return Tried(precision, outcome="skipped", reason=reason)
     try:
         artefact = ladder.climb(profile, precision)
-    except ParityError as error:
+    except (ParityError, QuantizerError) as error:
         if asked != "auto" or precision == REFERENCE:
             raise
         return Tried(precision, outcome="refused", reason=error.what.removeprefix("parity: "))

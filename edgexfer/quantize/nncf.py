@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgexfer.bench.feed import normalise
-from edgexfer.core.errors import BackendError, first_line
+from edgexfer.core.errors import QuantizerError, first_line
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import Method
@@ -63,7 +63,7 @@ def quantize_nncf(
         The scheme in words, for the manifest.
 
     Raises:
-        BackendError: NNCF cannot quantize the model.
+        QuantizerError: NNCF cannot quantize the model.
     """
     tuning = tuning or Tuning()
     with silenced():
@@ -88,7 +88,7 @@ def quantize_nncf(
             )
             ov.save_model(quantized, str(out), compress_to_fp16=False)
         except Exception as error:  # NNCF's and OpenVINO's classes share no base but this one
-            raise BackendError(
+            raise QuantizerError(
                 f"{model.name}: NNCF cannot quantize it ({first_line(error, last=True)})",
                 "export with --precision fp32, or choose another architecture",
             ) from error

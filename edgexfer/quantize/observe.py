@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgexfer.core.errors import BackendError, first_line
+from edgexfer.core.errors import BackendError, QuantizerError, first_line
 from edgexfer.quantize.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def observe(model: Path, calibration: Calibration) -> Observed:
         calibration: the images.
 
     Raises:
-        BackendError: ONNX Runtime cannot run the model, or a value is not finite.
+        QuantizerError: ONNX Runtime cannot run the model.
+        BackendError: a value is not finite.
     """
     import onnx
 
@@ -147,7 +148,7 @@ def histograms(
         seen: the tensors, as ``extremes`` found them.
 
     Raises:
-        BackendError: ONNX Runtime cannot run the model.
+        QuantizerError: ONNX Runtime cannot run the model.
     """
     import onnx
 
@@ -192,7 +193,7 @@ def run_batches(
         threads: of ONNX Runtime; 0 for all.
 
     Raises:
-        BackendError: ONNX Runtime refuses the graph, or fails to run it.
+        QuantizerError: ONNX Runtime refuses the graph, or fails to run it.
     """
     import onnxruntime
 
@@ -213,9 +214,9 @@ def run_batches(
         raise cannot_quantize(name, error) from error
 
 
-def cannot_quantize(name: str, error: Exception) -> BackendError:
+def cannot_quantize(name: str, error: Exception) -> QuantizerError:
     """Return the error of a file that ONNX Runtime fails on, in its own words."""
-    return BackendError(
+    return QuantizerError(
         f"{name}: ONNX Runtime cannot quantize it ({first_line(error)})",
         "export with --precision fp32, or choose another architecture",
     )

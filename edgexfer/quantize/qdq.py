@@ -22,7 +22,7 @@ import numpy as np
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import ratio_db
 from edgexfer.core.backend import Plan, get_backend
-from edgexfer.core.errors import BackendError, ProfileError, RunError
+from edgexfer.core.errors import BackendError, ProfileError, QuantizerError, RunError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import to_range, within
@@ -84,7 +84,8 @@ def quantize_qdq(
         The scheme in words, for the manifest.
 
     Raises:
-        BackendError: ONNX Runtime cannot quantize the model, or wrote what the target refuses.
+        QuantizerError: ONNX Runtime cannot quantize the model.
+        BackendError: it wrote what the target refuses.
         ProfileError: activations that TensorRT does not take.
         RunError: the tensors that are quantized are not those of ``trained``.
     """
@@ -143,7 +144,8 @@ def write_qdq(
         trained: ranges that take the place of some of ``ends``.
 
     Raises:
-        BackendError: ONNX Runtime cannot quantize the model, or wrote what the target refuses.
+        QuantizerError: ONNX Runtime cannot quantize the model.
+        BackendError: it wrote what the target refuses.
         ProfileError: activations that TensorRT does not take.
     """
     if placed.restricted:
@@ -251,7 +253,7 @@ def check_qdq(path: Path, *, strict: bool) -> int:
         if fault:
             raise BackendError(f"{path.name}: {fault}", "export with --precision fp32")
     if not pairs:
-        raise BackendError(
+        raise QuantizerError(
             f"{path.name}: nothing was quantized", "choose an architecture with convolutions"
         )
     return pairs

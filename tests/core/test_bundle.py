@@ -131,6 +131,10 @@ def named(name: str) -> Callable[[Path], None]:
         (put_a_pipe, "g.npy: is not a plain file"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="../g.npy")), "unsafe path '../g"),
         (lambda b: edit(b, lambda m: m["files"][0].update(path="/g.npy")), "unsafe path '/g.npy'"),
+        (
+            lambda b: edit(b, lambda m: m.update(reference={"correct": 0, "n": 0})),
+            "reference is 0 right of 0",
+        ),
         (named("../e"), "unsafe name '../e'"),
         (named("/tmp/e"), "unsafe name '/tmp/e'"),
         (named(".."), "unsafe name '..' of an"),

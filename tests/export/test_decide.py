@@ -24,13 +24,13 @@ from edgexfer.core.bundle import (
     read_manifest,
     verify_files,
 )
-from edgexfer.core.errors import BackendError, ParityError
+from edgexfer.core.errors import BackendError, ParityError, QuantizerError
 from edgexfer.core.fastest import Timed, fastest, is_tie, speed_ratio
 from edgexfer.core.files import read_json, write_json
 from edgexfer.core.profile import Fact, HardwareProfile
 from edgexfer.export import stage
 from edgexfer.export.choose import Measurement, Tried
-from edgexfer.export.decide import refuse_empty
+from edgexfer.export.decide import attempt, refuse_empty
 from edgexfer.export.ladder import Ladder
 from edgexfer.export.measure import elsewhere, measure
 from edgexfer.export.stage import export
@@ -42,6 +42,24 @@ AUTO = ExportSection(
     targets=("x86-onnxruntime",), evaluation_images=60, calibration_images=60, max_drop=5.0
 )
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="its target is x86-64")
+
+
+class _Failing:
+    """Stands for a ladder whose quantizer gives up."""
+
+    def climb(self, profile: HardwareProfile, precision: str) -> Artefact:
+        raise QuantizerError(f"{precision}.onnx: {profile.name} cannot quantize it", "take fp32")
+
+
+def test_an_int8_that_no_quantizer_makes_is_left_out_unless_it_was_asked_for() -> None:
+    ladder: Any = _Failing()
+    profile = find_profile("x86-onnxruntime")
+    tried = attempt(ladder, profile, "int8", "auto")
+    assert (tried.outcome, tried.artefact) == ("refused", None)
+    assert tried.reason == "int8.onnx: x86-onnxruntime cannot quantize it"
+    for precision, asked in (("int8", "int8"), ("int8", "all"), ("fp32", "auto")):
+        with pytest.raises(QuantizerError):
+            attempt(ladder, profile, precision, asked)
 
 
 def agrees_with_its_times(place: Path, manifest: Manifest, choice: Choice) -> None:

@@ -15,7 +15,7 @@ import edgexfer
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.feed import normalise
 from edgexfer.core.backend import Plan, get_backend
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import QuantizerError
 from edgexfer.core.profile import Quantization
 from edgexfer.models.create import create_model
 from edgexfer.models.onnx import export_onnx
@@ -111,7 +111,7 @@ def test_a_model_that_cannot_be_quantized_is_named(
     calibration: Calibration, tmp_path: Path
 ) -> None:
     (tmp_path / "odd.onnx").write_bytes(b"not a model")
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(QuantizerError) as caught:
         quantize_nncf(tmp_path / "odd.onnx", tmp_path / "q.xml", calibration, Quantization("nncf"))
     assert "odd.onnx: NNCF cannot quantize it" in caught.value.what
     assert "--precision fp32" in caught.value.fix

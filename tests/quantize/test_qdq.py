@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from edgexfer.bench.accuracy import predict
 from edgexfer.bench.compare import ratio_db
 from edgexfer.core.backend import Plan, get_backend
-from edgexfer.core.errors import BackendError
+from edgexfer.core.errors import BackendError, QuantizerError
 from edgexfer.core.profile import Quantization
 from edgexfer.quantize.calibration import Calibration
 from edgexfer.quantize.clipping import within
@@ -200,7 +200,7 @@ def test_a_model_that_cannot_be_quantized_is_named(
     proto = onnx.load(fp32)
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 999
     onnx.save(proto, tmp_path / "odd.onnx")
-    with pytest.raises(BackendError) as caught:
+    with pytest.raises(QuantizerError) as caught:
         quantize_qdq(tmp_path / "odd.onnx", tmp_path / "q.onnx", calibration, U8, restricted=False)
     assert "odd.onnx: ONNX Runtime cannot quantize it" in caught.value.what
     assert "--precision fp32" in caught.value.fix
