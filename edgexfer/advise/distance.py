@@ -12,16 +12,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgexfer.advise.features import Source, read_features
+from edgexfer.advise.features import Source, open_source, read_features
 from edgexfer.advise.layers import probe_hits
 from edgexfer.advise.transferability import Float64, Floats
-from edgexfer.core.errors import DataError
+from edgexfer.core.errors import DataError, EdgexferError
+from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import wilson
 from edgexfer.data.dataset import open_dataset, open_pictures
+from edgexfer.recipe import DataSection
 
 _PERMUTATIONS = 200
 _NEIGHBOURS = 5
 _FEWEST = 20
+# Pictures of source and target that are looked at where nobody asked for a distance.
+_MOST = 300
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,29 @@ def pictures_seen(source: Source, path: str, most: int) -> npt.NDArray[np.float3
     folder = Path(path).expanduser().is_dir()
     pictures = open_pictures(path, most) if folder else open_dataset(path)
     return read_features(source, pictures, "train", most).last
+
+
+def from_pictures_of(weights: str, data: DataSection) -> str:
+    """Say how far the pictures that some weights were trained on are from others.
+
+    It is measured in what the former model sees, on at most 300 of either.
+
+    Args:
+        weights: a finished run, or the weights file of one; of others nothing is known.
+        data: the other pictures.
+    """
+    place = Path(weights).expanduser()
+    former = place if place.is_dir() else place.parent.parent
+    try:
+        theirs = read_run(former).data["path"]
+        source = open_source(weights)
+        seen = (pictures_seen(source, path, _MOST) for path in (theirs, data.path))
+        return f"Its pictures, {theirs}, beside these: {measure(*seen).verdict}"
+    except EdgexferError as error:
+        return (
+            f"How far its pictures are from these is not known ({error.what}); `edgexfer advise "
+            "--source-data FOLDER` measures it."
+        )
 
 
 def _cores(a: Float64, b: Float64) -> Float64:

@@ -105,4 +105,9 @@ def command(out: Path, as_json: bool, **given: Any) -> None:
         f"edgexfer distill --data {given['path']} --teacher {out} --student NAME --out runs/student"
     )
     show_run(out, info, as_json=as_json, following=following, sweep=sweep)
+    weights = given["weights"]
+    if sweep is not None and weights is not None and not as_json:
+        from edgexfer.advise.distance import from_pictures_of
+
+        click.echo(from_pictures_of(str(weights), data))
     refuse_harm(sweep, out)
