@@ -15,6 +15,7 @@
     │   └── BundleError            a bundle or an artefact that is damaged or not one
     ├── MachineError         3     this machine lacks something
     │   ├── BackendError           a runtime is missing, or refuses the artefact
+    │   │   └── QuantizerError     a quantizer does not get through with a model that runs
     │   └── DiskError              the disk is full or cannot be written
     └── Interrupted        130     Ctrl-C or SIGTERM, after the state was saved
 

@@ -21,7 +21,7 @@ def tree() -> list[type[EdgexferError]]:
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     assert sorted(drawn) == sorted(cls.__name__ for cls in tree() if cls is not EdgexferError)
-    assert len(drawn) == 14
+    assert len(drawn) == 15
 
 
 def test_the_exit_codes_are_those_of_the_docstring() -> None:
