@@ -129,6 +129,7 @@ def test_a_changed_training_is_refused_with_the_difference(tmp_path: Path) -> No
         run_recipe(tiny(tmp_path, *short, "student.train.epochs=2"), tmp_path / "trip")
 
 
+@pytest.mark.slow
 def test_the_cifar10_recipe_on_a_few_hundred_images(shared_data: Path, tmp_path: Path) -> None:
     overrides = [
         f"data.path={_some_of_cifar10(shared_data, tmp_path)}",

@@ -109,19 +109,20 @@ def kill_and_resume(path: Path, step: int, more_s: float) -> tuple[dict[str, byt
         return bits(job.model), result.resumed_from
 
 
-def test_twenty_kills_at_random_moments_change_no_bit(
-    tmp_path: Path, whole: dict[str, bytes]
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments_change_no_bit(
+    kills: int, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     chance = random.Random(0)
     resumed = []
-    for trial in range(20):
+    for trial in range(kills):
         path = tmp_path / f"run{trial}"
         found, steps = kill_and_resume(path, chance.randrange(36), chance.uniform(0, 0.05))
         assert found == whole, f"trial {trial}, resumed from step {steps}"
         resumed.append(steps)
     # The kills must have hit trainings under way, or this proves nothing.
-    assert sum(0 < steps < 40 for steps in resumed) >= 10, resumed
-    assert len(set(resumed)) >= 5, resumed
+    assert sum(0 < steps < 40 for steps in resumed) >= kills // 2, resumed
+    assert len(set(resumed)) >= kills // 4, resumed
 
 
 def test_when_checkpoints_are_written_does_not_change_the_weights(
