@@ -75,11 +75,13 @@ def test_what_is_emulated_is_no_peak(probed: HardwareProfile) -> None:
         assert fact is None or fact.value > fp32
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.parametrize("net", NETS)
 def test_no_real_run_is_faster_than_the_bound(
     net: str, probed: HardwareProfile, nets: dict[str, Path]
 ) -> None:
+    """For a machine that does nothing else: the peaks of a busy one are not its peaks."""
     module: Any = get_backend(probed.backend)
     work = read_workload(nets[net])
     feed = {INPUT: np.zeros((1, 3, NETS[net], NETS[net]), np.float32)}
