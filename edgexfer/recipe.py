@@ -97,15 +97,13 @@ class TrainSection:
         accumulate: split each step into so many micro-batches.
         precision: ``fp32``, ``bf16``, ``fp16``; ``auto`` times a few steps and takes the faster of
             fp32 and what the hardware offers; the choice is kept in the run.
-        compile: ``on`` compiles the model with ``torch.compile``; ``auto`` tries it where the
-            training takes more than a quarter of an hour, and keeps to it where timed steps gain a
-            tenth by it; the choice is kept in the run.
+        compile: ``on`` takes ``torch.compile``; ``auto`` tries it in trainings of more than a
+            quarter of an hour, where timed steps must gain a tenth; the choice is kept in the run.
         views: epochs' worth of different augmented views, which later epochs see again in turn, so
             that the teacher's answers to them can be kept; unset gives every epoch its own.
         view_seed: of augmentation; unset takes ``seed``.
-        balance: how the losses of several tasks are weighed: ``fixed``, ``uncertainty``, which
-            learns each task's variance, or ``gradnorm``, which lets each task pull at what they
-            share as far as it is behind.
+        balance: how the losses of several tasks are weighed: ``fixed``; ``uncertainty`` learns the
+            variance of each, ``gradnorm`` evens out their gradients (Chen et al. 2018).
         task_weights: of several tasks' losses, in the order of the columns; unset takes 1 for each.
         checkpoint_s: seconds between two checkpoints inside an epoch.
         seed: of weights, order, augmentation, dropout.
@@ -198,8 +196,7 @@ class PretrainSection:
     Attributes:
         model: its architecture.
         method: ``simclr``: two views of each image find each other among those of the others.
-        temperature: of the similarities of two views; the paper has 0.5 for small images and short
-            trainings, 0.1 for ImageNet.
+        temperature: of the similarities; the paper has 0.5 for small images, 0.1 for ImageNet.
         projection: size of the embeddings that are compared.
         jitter: strength of the colour jitter; the paper has 1 for ImageNet and 0.5 for CIFAR-10.
         train: how it is trained.
@@ -225,14 +222,12 @@ class StudentSection:
             with commas between them, to compare. Of logits: ``kd``, ``dkd`` (``tckd``, ``nckd``),
             ``dist`` (``inter``, ``intra``), ``mse``, ``hard``; of feature maps: ``hint``,
             ``attention``, ``relational``, ``similarity``, ``review``. A weight may stand in front,
-            and for feature maps the layers behind (``hint@STUDENT:TEACHER``, by stage number or
-            name).
+            and the layers of feature maps behind (``hint@STUDENT:TEACHER``, by number or name).
         temperature: softens both distributions of a logit loss, above 0.
         w_soft: weight of a logit loss that has none written in front of it (a loss carries its own
             T²); unset takes the paper's.
         w_hard: weight of cross entropy with the labels; unset takes the paper's.
-        standardise: bring both models' logits to mean 0 and deviation 1 before a logit loss
-            (Sun et al. 2024).
+        standardise: bring both models' logits to mean 0 and deviation 1 first (Sun et al. 2024).
         soft_warmup: epochs over which the weights of logit losses grow from 0; unset takes the
             paper's: 20 epochs for ``dkd``, at most a twelfth of all, and none for the others.
         teacher_weights: of several teachers' logits; unset takes their mean.
