@@ -15,11 +15,10 @@ import numpy.typing as npt
 from edgexfer.advise.features import Source, open_source, read_features
 from edgexfer.advise.layers import probe_hits
 from edgexfer.advise.transferability import Float64, Floats
-from edgexfer.core.errors import DataError, EdgexferError
+from edgexfer.core.errors import DataError
 from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import wilson
 from edgexfer.data.dataset import open_dataset, open_pictures
-from edgexfer.recipe import DataSection
 
 _PERMUTATIONS = 200
 _NEIGHBOURS = 5
@@ -225,27 +224,21 @@ def pictures_seen(source: Source, path: str, most: int) -> npt.NDArray[np.float3
     return read_features(source, pictures, "train", most).last
 
 
-def from_pictures_of(weights: str, data: DataSection) -> str:
-    """Say how far the pictures that some weights were trained on are from others.
-
-    It is measured in what the former model sees, on at most 300 of either.
+def distance_of_run(weights: str, path: str) -> Distance:
+    """Measure how far pictures are from those that a run was trained on, in what its model sees.
 
     Args:
-        weights: a finished run, or the weights file of one; of others nothing is known.
-        data: the other pictures.
+        weights: the finished run, or its weights file.
+        path: of the pictures, as ``pictures_seen`` takes it; of either 300 are looked at, at most.
+
+    Raises:
+        RunError: the weights are of no run.
+        DataError: the run's pictures are not there any more, or either are fewer than 20.
     """
     place = Path(weights).expanduser()
-    former = place if place.is_dir() else place.parent.parent
-    try:
-        theirs = read_run(former).data["path"]
-        source = open_source(weights)
-        seen = (pictures_seen(source, path, _MOST) for path in (theirs, data.path))
-        return f"Its pictures, {theirs}, beside these: {measure(*seen).verdict}"
-    except EdgexferError as error:
-        return (
-            f"How far its pictures are from these is not known ({error.what}); `edgexfer advise "
-            "--source-data FOLDER` measures it."
-        )
+    theirs = read_run(place if place.is_dir() else place.parent.parent).data["path"]
+    source = open_source(weights)
+    return measure(*(pictures_seen(source, each, _MOST) for each in (theirs, path)))
 
 
 def _cores(a: Float64, b: Float64) -> Float64:

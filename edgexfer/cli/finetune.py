@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from edgexfer.cli.options import json_option, key_values, make_section, section_options
+from edgexfer.core.errors import InputError, MachineError
 from edgexfer.recipe import DataSection, ModelSection, TeacherSection, TrainSection
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -107,7 +108,18 @@ def command(out: Path, as_json: bool, **given: Any) -> None:
     show_run(out, info, as_json=as_json, following=following, sweep=sweep)
     weights = given["weights"]
     if sweep is not None and weights is not None and not as_json:
-        from edgexfer.advise.distance import from_pictures_of
-
-        click.echo(from_pictures_of(str(weights), data))
+        click.echo(_how_far(weights, data.path))
     refuse_harm(sweep, out)
+
+
+def _how_far(weights: str, path: str) -> str:
+    """Say how far the pictures behind some weights are from those that they were tried on."""
+    from edgexfer.advise.distance import distance_of_run
+
+    try:
+        return f"The source's pictures beside yours: {distance_of_run(weights, path).verdict}"
+    except (InputError, MachineError) as error:
+        return (
+            f"How far the source's pictures are from yours is not known ({error.what}); "
+            f"`edgexfer advise --source {weights} --source-data FOLDER` measures it."
+        )

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgexfer.advise.distance import from_pictures_of
+from edgexfer.advise.distance import distance_of_run
 from edgexfer.cli import run
-from edgexfer.core.errors import GateError, RecipeError
+from edgexfer.core.errors import GateError, RecipeError, RunError
 from edgexfer.core.rundir import read_run
 from edgexfer.core.stats import SeededGain
 from edgexfer.core.sweep import SCHEMA, Arm, Sweep, read_sweep
@@ -86,17 +86,18 @@ def test_a_planted_negative_transfer_stops_the_command_and_keeps_the_runs(
     assert "negative transfer: probe is" in err
     assert f"use {tmp_path}/run-guard/scratch" in err
     assert "probe hurts" in out
-    assert "How far its pictures are from these is not known" in out
+    assert "How far the source's pictures are from yours is not known" in out
     assert (tmp_path / "run" / "model" / "weights.safetensors").is_file()
     assert (tmp_path / "run-guard" / "scratch" / "seed-1" / "model").is_dir()
 
 
-def test_how_far_the_source_is_is_said(good: Path, data: DataSection, tmp_path: Path) -> None:
-    same = from_pictures_of(str(good), data)
-    assert same.endswith("these: No difference between source and target pictures is shown.")
+def test_how_far_the_source_is_is_measured(good: Path, data: DataSection, tmp_path: Path) -> None:
+    assert "No difference" in distance_of_run(str(good), data.path).verdict
     others = write_folder(tmp_path / "others", 24, {"grey": (90, 90, 90), "dark": (10, 10, 10)})
-    far = from_pictures_of(str(good.parent.parent), DataSection(str(others)))
-    assert far.startswith(f"Its pictures, {data.path}, beside these: Proxy A-distance ")
+    far = distance_of_run(str(good.parent.parent), str(others))
+    assert far.a_low > 1 and far.mmd_p < 0.05
+    with pytest.raises(RunError, match="is not a run"):
+        distance_of_run(str(tmp_path / "net" / "w.safetensors"), data.path)
 
 
 def test_what_the_interval_leaves_open_is_not_called_harm(tmp_path: Path) -> None:
