@@ -105,7 +105,7 @@ class GradNorm(Balance):
     Koltun, "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018, section 3.3, bound
     the gradient of all shared weights by it). With n_t = |∂L_t/∂h|, over the images that go through
     the model at once, the weights minimise Σ |w_t n_t - mean(w n) r_t^α|, in units of mean(n). A
-    task's rate r_t is L_t / log C_t by the mean of the others': log C_t is what a model without
+    task's rate r_t is L_t / log C_t by the mean of all tasks': log C_t is what a model without
     an idea loses of C_t classes, which the paper takes where the first loss is left to chance.
 
     Attributes:
