@@ -105,10 +105,9 @@ def command(out: Path, as_json: bool, **given: Any) -> None:
     following = (
         f"edgexfer distill --data {given['path']} --teacher {out} --student NAME --out runs/student"
     )
-    show_run(out, info, as_json=as_json, following=following, sweep=sweep)
     weights = given["weights"]
-    if sweep is not None and weights is not None and not as_json:
-        click.echo(_how_far(weights, data.path))
+    distance = _how_far(weights, data.path) if sweep is not None and weights is not None else None
+    show_run(out, info, as_json=as_json, following=following, sweep=sweep, distance=distance)
     refuse_harm(sweep, out)
 
 

@@ -23,13 +23,28 @@ if TYPE_CHECKING:
 
 
 def show_run(
-    place: Path, info: RunInfo, *, as_json: bool, following: str, sweep: Sweep | None = None
+    place: Path,
+    info: RunInfo,
+    *,
+    as_json: bool,
+    following: str,
+    sweep: Sweep | None = None,
+    distance: str | None = None,
 ) -> None:
-    """Print what a training came to, what it was compared with, and how to go on from it."""
+    """Print what a training came to, what it was compared with, and how to go on from it.
+
+    Args:
+        place: folder of the run.
+        info: what it says of itself.
+        as_json: print one document instead.
+        following: the command that goes on.
+        sweep: what the training was compared with.
+        distance: in words, how far the source's pictures are.
+    """
     if not info.result:
         return  # one of several processes of a training; the leader speaks for all
     if as_json:
-        compared = {"guard": encode(sweep)} if sweep is not None else {}
+        compared = {"guard": encode(sweep), "distance": distance} if sweep is not None else {}
         click.echo(json.dumps({**encode(info), **compared}, indent=2))
         return
     for warning in info.result.get("warnings", ()):
@@ -49,6 +64,8 @@ def show_run(
 
         click.echo(sweep_table(sweep))
         click.echo(sweep_answer(sweep))
+    if distance is not None:
+        click.echo(distance)
     click.echo(f"Next: {following}")
 
 
